@@ -1,0 +1,38 @@
+//! One file per verb: its opcode, request, answer, and how both look on the wire.
+
+pub mod cancel;
+pub mod create;
+pub mod delete;
+pub mod describe;
+pub mod drop;
+pub mod hello;
+pub mod list;
+pub mod ping;
+pub mod receive;
+pub mod send;
+pub mod shutdown;
+
+pub use cancel::Cancel;
+pub use create::{Create, Created, IfExists};
+pub use delete::{Delete, Deleted};
+pub use describe::Describe;
+pub use drop::{Drop, Dropped};
+pub use hello::{Hello, Welcome};
+pub use list::{List, Listed};
+pub use ping::{Ping, Pong};
+pub use receive::{Receive, Received, ReceivedMessage};
+pub use send::{Send, SendEntry, Sent, SentRun};
+pub use shutdown::{Shutdown, ShuttingDown};
+
+use crate::wire::Payload;
+
+/// A verb: the request, and the type of its answer.
+pub trait Verb: Payload {
+    /// The number in the frame's header; never reused.
+    const OPCODE: u16;
+    /// True when the verb changes state, so that its requests are numbered
+    /// ([`crate::Numbering`]) and can be repeated safely after a lost answer.
+    const CHANGES: bool;
+    /// What a request that is not refused is answered with.
+    type Answer: Payload;
+}

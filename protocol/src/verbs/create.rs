@@ -1,0 +1,97 @@
+//! `create`: makes a queue, or checks or changes one that exists.
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Verb, hello::skip_fields};
+use crate::attributes::{AttributeChanges, queue_name};
+use crate::name::QueueName;
+use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
+
+/// What to do when the queue exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Compare the attributes given: refuse with `queue_exists` when one differs.
+    Compare,
+    /// Leave it as it is.
+    Keep,
+    /// Change the attributes given.
+    Update,
+}
+
+/// Makes a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Create {
+    /// Its name.
+    pub queue: QueueName,
+    /// What to do when it exists.
+    pub if_exists: IfExists,
+    /// Attributes that differ from their defaults.
+    pub attributes: AttributeChanges,
+}
+
+/// The queue is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Created {
+    /// False when it was there before.
+    pub created: bool,
+}
+
+impl Verb for Create {
+    const OPCODE: u16 = 16;
+    const CHANGES: bool = true;
+    type Answer = Created;
+}
+
+const FIELD_ATTRIBUTES: u8 = 1;
+
+impl Payload for Create {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        out.put_u8(match self.if_exists {
+            IfExists::Compare => 0,
+            IfExists::Keep => 1,
+            IfExists::Update => 2,
+        });
+        put_field(out, FIELD_ATTRIBUTES, |out| self.attributes.encode(out));
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let queue = queue_name(input)?;
+        let if_exists = match input.u8("if-exists mode")? {
+            0 => IfExists::Compare,
+            1 => IfExists::Keep,
+            2 => IfExists::Update,
+            other => {
+                return Err(DecodeError::value(
+                    "if-exists mode",
+                    format!("{other} is not 0 to 2"),
+                ));
+            }
+        };
+        let mut attributes = AttributeChanges::default();
+        while let Some((tag, mut value)) = input.field()? {
+            if tag == FIELD_ATTRIBUTES {
+                attributes = AttributeChanges::decode(&mut value)?;
+            }
+        }
+        Ok(Self {
+            queue,
+            if_exists,
+            attributes,
+        })
+    }
+}
+
+impl Payload for Created {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(u8::from(self.created));
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let created = Self {
+            created: input.flag("created")?,
+        };
+        skip_fields(input)?;
+        Ok(created)
+    }
+}

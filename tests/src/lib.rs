@@ -1,0 +1,1 @@
+//! End-to-end tests of `qd` and `qctl`, through the real binaries; see `tests/`.

@@ -137,8 +137,6 @@ error_codes! {
     Cancelled = 41, "cancelled", TryAgain, true;
     /// A fault inside the server.
     Internal = 50, "internal", TryAgain, false;
-    /// A stored message does not have the bytes it was stored with; it was not delivered.
-    DataCorrupt = 51, "data_corrupt", NotAllowed, false;
 }
 
 impl ErrorCode {
@@ -195,11 +193,7 @@ impl Refusal {
     /// Names the limit.
     #[must_use]
     pub fn with_limit(mut self, name: &str, current: u64, maximum: u64) -> Self {
-        self.limit = Some(Limit {
-            name: name.to_owned(),
-            current,
-            maximum,
-        });
+        self.limit = Some(Limit { name: name.to_owned(), current, maximum });
         self
     }
 }
@@ -230,14 +224,7 @@ impl Payload for Refusal {
         let class = Class::from_number(input.u8("error class")?);
         let retryable = input.flag("retryable")?;
         let text = input.string("error text")?;
-        let mut refusal = Self {
-            code,
-            class,
-            retryable,
-            text,
-            queue: None,
-            limit: None,
-        };
+        let mut refusal = Self { code, class, retryable, text, queue: None, limit: None };
         while let Some((tag, mut value)) = input.field()? {
             match tag {
                 FIELD_QUEUE => refusal.queue = Some(utf8("queue", &value.rest())?),
@@ -245,11 +232,7 @@ impl Payload for Refusal {
                     let current = value.u64("limit's current value")?;
                     let maximum = value.u64("limit's maximum")?;
                     let name = utf8("limit's name", &value.rest())?;
-                    refusal.limit = Some(Limit {
-                        name,
-                        current,
-                        maximum,
-                    });
+                    refusal.limit = Some(Limit { name, current, maximum });
                 }
                 _ => {}
             }
@@ -281,9 +264,7 @@ mod tests {
             assert!(names.insert(code.name()), "{} twice", code.name());
             assert_eq!(ErrorCode::from_number(code.number()), code);
             let refusal =
-                code.refuse("because")
-                    .with_queue("jobs")
-                    .with_limit("max-messages", 10, 11);
+                code.refuse("because").with_queue("jobs").with_limit("max-messages", 10, 11);
             let mut out = BytesMut::new();
             refusal.encode(&mut out);
             assert_eq!(Refusal::decode(&mut Reader::new(out.freeze())), Ok(refusal));

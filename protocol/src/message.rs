@@ -37,10 +37,14 @@ pub(crate) const FIELD_HEADER: u8 = 1;
 impl Headers {
     /// Bytes of keys and values, which count towards sizes and limits.
     pub fn size(&self) -> usize {
-        self.0
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum()
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// The headers as the optional fields of a message, which is how they are stored.
+    pub fn to_fields(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.put_fields(&mut out);
+        out.freeze()
     }
 
     /// Appends one optional field a header: `u16` length of the key, key, value.

@@ -1,2 +1,32 @@
-//! `qd`.
-fn main() {}
+//! The daemon `qd`: see `qd(8)`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use qd::config::{Args, LogLevel, Settings};
+use qd::daemon::{self, DaemonError};
+use tracing::Level;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.new_session {
+        // It fails only when this process leads a session already, which is what is wanted.
+        let _ = rustix::process::setsid();
+    }
+    let level = match args.log_level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    let end =
+        Settings::new(&args).map_err(DaemonError::from).and_then(|settings| daemon::run(&settings));
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Between connections and the replicator: turns requests into records, outcomes into answers,
+//! and lets receives wait.
+//!
+//! Always true here:
+//!
+//! - One thread, the *engine*, makes the records of a shard, at its own pace: it takes everything
+//!   that waits in its mailbox and makes one record of it (group commit).
+//! - An answer leaves when the record that its request saw is durable. Reads run between records.
+//! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room
+//!   stops reading. The answers that a connection has not read yet are bounded too
+//!   ([`UNREAD_BYTES_MAX`]): a receive waits until they are read.
+//! - Receives that wait are served first come, first served per queue. A send takes the receives
+//!   that wait for its queue into its own record: one sync brings the message to its consumer.
+
+mod answer;
+mod engine;
+mod glob;
+mod peer;
+mod waiters;
+mod work;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use qd_protocol::{ErrorCode, Refusal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use answer::Answer;
+pub use engine::Engine;
+pub use peer::{Peer, Reply};
+pub use work::Work;
+
+use crate::shard::Origin;
+
+/// Most bytes of requests that wait for the engine or are in its hands: 64 MiB.
+pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
+/// Bytes of unread answers of one connection past which its receives wait: 2 MiB.
+pub const UNREAD_BYTES_MAX: usize = 2 << 20;
+/// What a request takes of the mailbox besides its payload.
+const REQUEST_BYTES: usize = 256;
+
+/// A handle on the engine; clones share it.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    mail: Sender<Mail>,
+    room: Arc<Semaphore>,
+}
+
+/// A request on its way to the engine.
+#[derive(Debug)]
+pub struct Job {
+    /// Whom to answer.
+    pub peer: Arc<Peer>,
+    /// The request's correlation id.
+    pub correlation: u32,
+    /// Its place among the connection's unanswered requests.
+    pub slot: OwnedSemaphorePermit,
+    /// Its number, when it has one.
+    pub origin: Option<Origin>,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What the engine is told.
+#[derive(Debug)]
+enum Mail {
+    /// Carry a request out; the permit is its room in the mailbox.
+    Job(Box<Job>, OwnedSemaphorePermit),
+    /// End the connection's waiting receive with this correlation id.
+    Cancel(u64, u32),
+    /// The connection is closed: nobody waits for its answers.
+    Gone(u64),
+    /// The connection has read its answers.
+    Drained(u64),
+    /// Finish what was asked for so far, and end.
+    Stop,
+}
+
+impl Broker {
+    /// A handle and the mailbox for an [`Engine`].
+    pub fn new() -> (Self, Mailbox) {
+        let (mail, mailbox) = channel();
+        let room = Arc::new(Semaphore::new(MAILBOX_BYTES_MAX));
+        (Self { mail, room }, Mailbox(mailbox))
+    }
+
+    /// Hands a request of `bytes` to the engine, waiting for room in the mailbox.
+    pub async fn submit(&self, job: Job, bytes: usize) {
+        // A frame is far smaller than the mailbox, and the semaphore is never closed.
+        let room = (bytes + REQUEST_BYTES).min(MAILBOX_BYTES_MAX) as u32;
+        let permit = match Arc::clone(&self.room).try_acquire_many_owned(room) {
+            Ok(permit) => permit,
+            Err(_) => match Arc::clone(&self.room).acquire_many_owned(room).await {
+                Ok(permit) => permit,
+                Err(_) => return,
+            },
+        };
+        if let Err(unsent) = self.mail.send(Mail::Job(Box::new(job), permit))
+            && let Mail::Job(job, _) = unsent.0
+        {
+            let opcode = job.work.opcode();
+            job.peer.reply(job.correlation, opcode, Answer::Refused(closing()), job.slot);
+        }
+    }
+
+    /// Ends a waiting receive of the connection.
+    pub fn cancel(&self, peer: u64, correlation: u32) {
+        self.tell(Mail::Cancel(peer, correlation));
+    }
+
+    /// Says that a connection is closed.
+    pub fn gone(&self, peer: u64) {
+        self.tell(Mail::Gone(peer));
+    }
+
+    /// Says that a connection has read its answers.
+    pub fn drained(&self, peer: u64) {
+        self.tell(Mail::Drained(peer));
+    }
+
+    /// Asks the engine to finish and end.
+    pub fn stop(&self) {
+        self.tell(Mail::Stop);
+    }
+
+    fn tell(&self, mail: Mail) {
+        // An engine that has ended needs no telling.
+        let _ = self.mail.send(mail);
+    }
+}
+
+/// Where the engine's mail arrives.
+#[derive(Debug)]
+pub struct Mailbox(Receiver<Mail>);
+
+fn closing() -> Refusal {
+    ErrorCode::Closing.refuse("the server is shutting down")
+}

@@ -1,0 +1,73 @@
+//! Answers of all verbs, and how outcomes become them.
+
+use bytes::BytesMut;
+use qd_protocol::request::{put_answer, put_refusal};
+use qd_protocol::verbs::{
+    Created, Deleted, Dropped, Listed, Pong, Received, Sent, ShuttingDown, Welcome,
+};
+use qd_protocol::{QueueDescription, Refusal};
+
+use crate::shard::Outcome;
+
+macro_rules! answers {
+    ($($verb:ident($answer:ident)),+) => {
+        /// The answer to a request of any verb.
+        #[derive(Debug)]
+        pub enum Answer {
+            $(
+                #[doc = concat!("Answers `", stringify!($verb), "`.")]
+                $verb($answer),
+            )+
+            /// The request was not carried out.
+            Refused(Refusal),
+        }
+
+        impl Answer {
+            /// Appends the answer's frame.
+            pub fn put(&self, out: &mut BytesMut, correlation: u32, opcode: u16) {
+                match self {
+                    $(Self::$verb(answer) => put_answer(out, correlation, opcode, answer),)+
+                    Self::Refused(refusal) => put_refusal(out, correlation, opcode, refusal),
+                }
+            }
+        }
+    };
+}
+
+answers! {
+    Hello(Welcome), Ping(Pong), Shutdown(ShuttingDown), Create(Created), Drop(Dropped),
+    Describe(QueueDescription), List(Listed), Send(Sent), Receive(Received), Delete(Deleted)
+}
+
+impl Answer {
+    /// About the memory that the answer holds, in bytes.
+    pub fn bytes(&self) -> usize {
+        64 + match self {
+            Self::Receive(received) => {
+                let message = |message: &qd_protocol::verbs::ReceivedMessage| {
+                    message.body.bytes.len() + message.fields.len() + 128
+                };
+                received.messages.iter().map(message).sum()
+            }
+            Self::List(listed) => listed.queues.len() * 512,
+            Self::Send(sent) => sent.runs.len() * 64,
+            Self::Delete(deleted) => deleted.statuses.runs.len() * 64,
+            _ => 512,
+        }
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Created(created) => Self::Create(Created { created }),
+            Outcome::Dropped(messages) => Self::Drop(Dropped { messages }),
+            Outcome::Sent(runs) => Self::Send(Sent { runs }),
+            Outcome::Received(received) => {
+                Self::Receive(Received { settled: received.settled, messages: received.messages })
+            }
+            Outcome::Deleted(statuses) => Self::Delete(Deleted { statuses }),
+            Outcome::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The thread that makes the records of a shard.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::list::PAGE_MAX;
+use qd_protocol::verbs::{self, Listed, Verb};
+use qd_protocol::{ErrorCode, QueueName};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::waiters::{Take, Waiters};
+use super::{Answer, Job, Mail, Mailbox, Peer, Work, closing, glob};
+use crate::clock::{Clock, StateClock};
+use crate::replicator::Local;
+use crate::shard::{Command, Entry, Outcome, Received};
+use crate::store::Result;
+
+/// Most requests in one record.
+const RECORD_ENTRIES_MAX: usize = 4_096;
+
+/// The engine; see [`super`].
+pub struct Engine {
+    local: Local,
+    clock: Clock,
+    state_clock: StateClock,
+    mailbox: Mailbox,
+    waiters: Waiters,
+    next_ticket: u64,
+    /// Receives to be tried with the next record, before all others.
+    woken: Vec<Take>,
+    /// Receives of connections that have too much to read, by connection.
+    held_back: HashMap<u64, Vec<Take>>,
+    /// State time from which on something is to be settled.
+    next_due_ms: Option<u64>,
+    /// Rows are left to be freed.
+    unfinished: bool,
+    stopping: bool,
+}
+
+/// A record being made, and whom to answer.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    /// One per entry.
+    askers: Vec<Asker>,
+    /// Queues that got messages while somebody waited.
+    sent_to: Vec<QueueName>,
+    /// To be answered after the record.
+    reads: Vec<Job>,
+    /// Room in the mailbox, given back after the record.
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+enum Asker {
+    Change { peer: Arc<Peer>, correlation: u32, slot: OwnedSemaphorePermit, opcode: u16 },
+    Drop { peer: Arc<Peer>, correlation: u32, slot: OwnedSemaphorePermit, queue: QueueName },
+    Receive(Box<Take>),
+}
+
+impl Engine {
+    /// An engine over the state of `local`.
+    pub fn new(local: Local, clock: Clock, mailbox: Mailbox) -> Result<Self> {
+        let machine = local.machine();
+        let state_clock = StateClock::start(clock.clone(), machine.position().now_ms);
+        let next_due_ms = machine.next_due_ms()?;
+        Ok(Self {
+            local,
+            clock,
+            state_clock,
+            mailbox,
+            waiters: Waiters::default(),
+            next_ticket: 0,
+            woken: Vec::new(),
+            held_back: HashMap::new(),
+            next_due_ms,
+            // What an earlier run left over is found by the first record.
+            unfinished: true,
+            stopping: false,
+        })
+    }
+
+    /// Serves until [`super::Broker::stop`], or until an error, after which nothing more is
+    /// answered and the process must end.
+    pub fn run(mut self) -> Result<()> {
+        while !self.stopping {
+            let first = self.next_mail();
+            let now_ms = self.state_clock.now_ms();
+            if !self.waiters.is_empty() && self.is_due(now_ms) {
+                // Those who wait come before the requests of this round.
+                self.commit(Batch::default())?;
+            }
+            let mut batch = Batch::default();
+            for take in std::mem::take(&mut self.woken) {
+                self.push_take(take, &mut batch);
+            }
+            let mut next = first;
+            while let Some(mail) = next {
+                self.take_in(mail, &mut batch);
+                if batch.entries.len() >= RECORD_ENTRIES_MAX {
+                    break;
+                }
+                next = self.mailbox.0.try_recv().ok();
+            }
+            if !batch.entries.is_empty() || self.unfinished || self.is_due(now_ms) {
+                self.commit(batch)?;
+            } else {
+                self.answer_reads(batch.reads)?;
+            }
+            self.expire_waits();
+        }
+        self.close();
+        Ok(())
+    }
+
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.next_due_ms.is_some_and(|due_ms| due_ms <= now_ms)
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.clock.read().boot.as_millis() as u64
+    }
+
+    /// The next mail; `None` when something else is to be done first.
+    fn next_mail(&mut self) -> Option<Mail> {
+        if self.unfinished || !self.woken.is_empty() {
+            return self.mailbox.0.try_recv().ok();
+        }
+        let until_due = self.next_due_ms.map(|ms| ms.saturating_sub(self.state_clock.now_ms()));
+        let uptime_ms = self.uptime_ms();
+        let until_wait_over =
+            self.waiters.next_deadline_ms().map(|ms| ms.saturating_sub(uptime_ms));
+        let sleep_ms = until_due.into_iter().chain(until_wait_over).min();
+        let mail = match sleep_ms {
+            // Sender and engine end together; without senders there is nothing left to do.
+            None => self.mailbox.0.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(ms) => self.mailbox.0.recv_timeout(Duration::from_millis(ms)),
+        };
+        match mail {
+            Ok(mail) => Some(mail),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Mail::Stop),
+        }
+    }
+
+    fn take_in(&mut self, mail: Mail, batch: &mut Batch) {
+        match mail {
+            Mail::Job(job, permit) => {
+                batch.permits.push(permit);
+                self.take_in_job(*job, batch);
+            }
+            Mail::Cancel(peer, correlation) => {
+                if let Some(take) = self.find_waiting(peer, correlation) {
+                    refuse(take, ErrorCode::Cancelled, "the request was cancelled");
+                }
+            }
+            Mail::Gone(peer) => {
+                self.waiters.forget(peer);
+                self.held_back.remove(&peer);
+            }
+            Mail::Drained(peer) => {
+                for take in self.held_back.remove(&peer).unwrap_or_default() {
+                    self.push_take(take, batch);
+                }
+            }
+            Mail::Stop => self.stopping = true,
+        }
+    }
+
+    fn find_waiting(&mut self, peer: u64, correlation: u32) -> Option<Take> {
+        if let Some(take) = self.waiters.cancel(peer, correlation) {
+            return Some(take);
+        }
+        let held = self.held_back.get_mut(&peer)?;
+        let at = held.iter().position(|take| take.correlation == correlation)?;
+        Some(held.remove(at))
+    }
+
+    fn take_in_job(&mut self, job: Job, batch: &mut Batch) {
+        let opcode = job.work.opcode();
+        let Job { peer, correlation, slot, origin, work } = job;
+        match work {
+            Work::Describe(_) | Work::List(_) => {
+                batch.reads.push(Job { peer, correlation, slot, origin, work });
+            }
+            Work::Receive(command, wait_ms) => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                let wait_until_ms = self.uptime_ms().saturating_add(wait_ms);
+                let settled = Statuses::default();
+                let take = Take {
+                    peer,
+                    correlation,
+                    slot,
+                    origin,
+                    command,
+                    settled,
+                    wait_until_ms,
+                    ticket,
+                };
+                self.push_take(take, batch);
+            }
+            Work::Change(command) => {
+                let woken = match &command {
+                    Command::Send(send) if !self.waiters.is_empty() => {
+                        batch.sent_to.push(send.queue.clone());
+                        self.wake(&send.queue, send.messages.len() as u64)
+                    }
+                    _ => Vec::new(),
+                };
+                batch.askers.push(match &command {
+                    Command::Drop(drop) => {
+                        Asker::Drop { peer, correlation, slot, queue: drop.queue.clone() }
+                    }
+                    _ => Asker::Change { peer, correlation, slot, opcode },
+                });
+                batch.entries.push(Entry { origin, command });
+                for take in woken {
+                    self.push_take(take, batch);
+                }
+            }
+        }
+    }
+
+    /// Takes out the waiting receives that came first for a queue, enough for `messages`.
+    fn wake(&mut self, queue: &QueueName, messages: u64) -> Vec<Take> {
+        let mut woken = Vec::new();
+        let mut left = messages;
+        while left > 0
+            && let Some(take) = self.waiters.pop(queue)
+        {
+            if take.peer.hold_back() {
+                self.held_back.entry(take.peer.id()).or_default().push(take);
+            } else {
+                left = left.saturating_sub(u64::from(take.command.max));
+                woken.push(take);
+            }
+        }
+        woken
+    }
+
+    /// Adds a receive to the record, unless its connection has too much to read already.
+    fn push_take(&mut self, take: Take, batch: &mut Batch) {
+        if take.peer.hold_back() {
+            self.held_back.entry(take.peer.id()).or_default().push(take);
+            return;
+        }
+        let command = Command::Receive(take.command.clone());
+        batch.entries.push(Entry { origin: take.origin, command });
+        batch.askers.push(Asker::Receive(Box::new(take)));
+    }
+
+    /// Makes the record durable, then answers.
+    fn commit(&mut self, batch: Batch) -> Result<()> {
+        let now_ms = self.state_clock.now_ms();
+        let applied = self.local.replicate(now_ms, batch.entries)?;
+        self.next_due_ms = applied.next_due_ms;
+        self.unfinished = applied.unfinished;
+        for (asker, outcome) in batch.askers.into_iter().zip(applied.outcomes) {
+            self.answer(asker, outcome);
+        }
+        // A receive may have left some of what it was woken for: its answer was full.
+        let queues = applied.became_ready.into_iter().map(|(queue, _)| queue).chain(batch.sent_to);
+        for queue in queues {
+            let ready = self.local.machine().ready(&queue);
+            let mut woken = self.wake(&queue, ready);
+            self.woken.append(&mut woken);
+        }
+        drop(batch.permits);
+        self.answer_reads(batch.reads)
+    }
+
+    fn answer(&mut self, asker: Asker, outcome: Outcome) {
+        match asker {
+            Asker::Change { peer, correlation, slot, opcode } => {
+                peer.reply(correlation, opcode, outcome.into(), slot);
+            }
+            Asker::Drop { peer, correlation, slot, queue } => {
+                if matches!(outcome, Outcome::Dropped(_)) {
+                    while let Some(take) = self.waiters.pop(&queue) {
+                        let text = format!("queue {:?} was dropped", queue.as_str());
+                        refuse(take, ErrorCode::QueueDropped, &text);
+                    }
+                }
+                peer.reply(correlation, verbs::Drop::OPCODE, outcome.into(), slot);
+            }
+            Asker::Receive(take) => self.answer_take(*take, outcome),
+        }
+    }
+
+    fn answer_take(&mut self, mut take: Take, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Received(mut received) => {
+                if received.settled.runs.is_empty() {
+                    received.settled = std::mem::take(&mut take.settled);
+                }
+                if received.messages.is_empty() && take.wait_until_ms > self.uptime_ms() {
+                    take.settled = received.settled;
+                    take.command.settle = Vec::new();
+                    self.waiters.park(take);
+                    return;
+                }
+                Outcome::Received(received)
+            }
+            other => other,
+        };
+        take.peer.reply(take.correlation, verbs::Receive::OPCODE, outcome.into(), take.slot);
+    }
+
+    fn answer_reads(&mut self, reads: Vec<Job>) -> Result<()> {
+        for job in reads {
+            let now_ms = self.state_clock.now_ms();
+            let machine = self.local.machine();
+            let opcode = job.work.opcode();
+            let answer = match job.work {
+                Work::Describe(describe) => match machine.describe(&describe.queue, now_ms)? {
+                    Ok(description) => Answer::Describe(description),
+                    Err(refusal) => Answer::Refused(refusal),
+                },
+                Work::List(list) => {
+                    let pattern = list.pattern.as_deref().unwrap_or("*");
+                    let most = list.limit.clamp(1, PAGE_MAX) as usize;
+                    let matches = |name: &str| glob::matches(pattern, name);
+                    let (queues, more) =
+                        machine.list(list.after.as_ref(), most, now_ms, matches)?;
+                    Answer::List(Listed { queues, more })
+                }
+                // `take_in_job` collects nothing else.
+                Work::Change(_) | Work::Receive(..) => continue,
+            };
+            job.peer.reply(job.correlation, opcode, answer, job.slot);
+        }
+        Ok(())
+    }
+
+    /// Answers those whose wait is over with nothing.
+    fn expire_waits(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        for take in self.waiters.expire(self.uptime_ms()) {
+            let received = Received { settled: take.settled, ..Received::default() };
+            let answer = Outcome::Received(received).into();
+            take.peer.reply(take.correlation, verbs::Receive::OPCODE, answer, take.slot);
+        }
+    }
+
+    /// Refuses whoever still waits; everything asked for before the stop is done.
+    fn close(mut self) {
+        let held = std::mem::take(&mut self.held_back).into_values().flatten();
+        for take in self.waiters.drain().into_iter().chain(held).chain(self.woken) {
+            refuse(take, ErrorCode::Closing, &closing().text);
+        }
+        while let Ok(mail) = self.mailbox.0.try_recv() {
+            if let Mail::Job(job, _) = mail {
+                let opcode = job.work.opcode();
+                job.peer.reply(job.correlation, opcode, Answer::Refused(closing()), job.slot);
+            }
+        }
+    }
+}
+
+fn refuse(take: Take, code: ErrorCode, text: &str) {
+    let answer = Answer::Refused(code.refuse(text));
+    take.peer.reply(take.correlation, verbs::Receive::OPCODE, answer, take.slot);
+}

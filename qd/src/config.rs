@@ -1,0 +1,104 @@
+//! Settings: flags, environment, defaults.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use etcetera::BaseStrategy;
+use qd_protocol::Address;
+
+/// What holds when nothing is said.
+const DEFAULTS: &str = "Without flags the data is in $STATE_DIRECTORY or /var/lib/qd and the socket \
+is /run/qd/qd.sock, for root and under systemd; for any other user both are in $XDG_STATE_HOME/qd \
+(~/.local/state/qd). See qd(8).";
+
+/// The daemon of the qd message queue
+#[derive(Debug, Clone, Parser)]
+#[command(name = "qd", version, max_term_width = 100, after_help = DEFAULTS)]
+pub struct Args {
+    /// Directory of the data; made if it is not there
+    #[arg(long, value_name = "DIR", env = "QD_DATA")]
+    pub data: Option<PathBuf>,
+    /// Where to listen; may be repeated
+    #[arg(
+        long,
+        help = "Where to listen: unix:/PATH or HOST:PORT (loopback only); may be repeated",
+        value_name = "ADDR",
+        env = "QD_LISTEN",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<Address>,
+    /// Least important messages that are logged
+    #[arg(long, value_name = "LEVEL", env = "QD_LOG_LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    /// Most connections at a time
+    #[arg(long, value_name = "N", env = "QD_MAX_CONNECTIONS", default_value_t = 10_000)]
+    pub max_connections: usize,
+    /// Become the leader of a session of its own, apart from the terminal
+    #[arg(long)]
+    pub new_session: bool,
+}
+
+/// Importance of a log message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// The daemon cannot go on.
+    Error,
+    /// Something needs attention.
+    Warn,
+    /// Start, stop, and what an operator wants to know.
+    Info,
+    /// Connections and their ends.
+    Debug,
+}
+
+/// Settings in force.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory of the data.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listen: Vec<Address>,
+    /// Permissions of Unix sockets: 0660 for the system's daemon, 0600 for a user's.
+    pub socket_mode: u32,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No directory to fall back to.
+    #[error("no home directory is known: say where the data is with --data DIR")]
+    NoHome,
+    /// The default address cannot be used.
+    #[error("{0}; say where to listen with --listen ADDR")]
+    Address(#[from] qd_protocol::address::AddressError),
+}
+
+impl Settings {
+    /// Fills what was not given.
+    pub fn new(args: &Args) -> Result<Self, ConfigError> {
+        let state_directory = std::env::var_os("STATE_DIRECTORY");
+        let system = state_directory.is_some() || rustix::process::geteuid().is_root();
+        let data = match &args.data {
+            Some(data) => data.clone(),
+            None if system => {
+                state_directory.map_or_else(|| PathBuf::from("/var/lib/qd"), PathBuf::from)
+            }
+            None => user_directory()?,
+        };
+        let listen = match &args.listen[..] {
+            [] if system => vec![Address::unix("/run/qd/qd.sock")?],
+            [] => vec![Address::unix(user_directory()?.join("qd.sock"))?],
+            given => given.to_vec(),
+        };
+        let socket_mode = if system { 0o660 } else { 0o600 };
+        Ok(Self { data, listen, socket_mode, max_connections: args.max_connections })
+    }
+}
+
+/// `$XDG_STATE_HOME/qd`.
+fn user_directory() -> Result<PathBuf, ConfigError> {
+    let base = etcetera::base_strategy::Xdg::new().map_err(|_| ConfigError::NoHome)?;
+    Ok(base.state_dir().ok_or(ConfigError::NoHome)?.join("qd"))
+}

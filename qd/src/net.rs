@@ -1,0 +1,75 @@
+//! Connections: accepting them, and for each one the preamble, frames in, frames out.
+//!
+//! Always true here:
+//!
+//! - A connection has at most [`qd_protocol::IN_FLIGHT_MAX`] unanswered requests; past that it is
+//!   not read from. An answer's place is free when it is written.
+//! - Whoever has begun a preamble or a frame must end it within a time; whoever does not take
+//!   its answers for [`WRITE_TIMEOUT`] is cut off. An idle connection costs no timer and little memory.
+//! - What one connection sends never ends another one.
+
+mod connection;
+mod listener;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub use listener::{ListenError, Listener};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::broker::Broker;
+
+/// Longest time from the connection to the end of hello: 10 s.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time from the first to the last byte of a frame: 30 s.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time in which a client takes nothing of its answers: 60 s.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long open connections may take to read their last answers when the daemon stops: 5 s.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Server {
+    /// The engine.
+    pub broker: Broker,
+    /// Random identity of this node's data.
+    pub node: u64,
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// Told when a client asks the daemon to stop.
+    pub shutdown: Notify,
+    /// Number of the next connection.
+    pub next_peer: AtomicU64,
+}
+
+/// Serves the listeners until `stop` changes, then closes the connections.
+pub async fn serve(listeners: Vec<Listener>, server: Arc<Server>, stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let (accepted, mut streams) = tokio::sync::mpsc::channel(64);
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(listener.accept(accepted.clone()));
+    }
+    drop(accepted);
+    let mut stopped = stop.clone();
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(stream) = streams.recv() => {
+                let full = connections.len() >= server.connections_max;
+                let server = Arc::clone(&server);
+                connections.spawn(connection::run(stream, server, stop.clone(), full));
+            }
+            // Takes finished connections out of the set.
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+    accepting.shutdown().await;
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
+        tracing::warn!("closing connections that do not read their answers");
+    }
+}

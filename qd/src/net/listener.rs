@@ -1,0 +1,170 @@
+//! Sockets that clients connect to.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use qd_protocol::Address;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc::Sender;
+
+/// How long to wait after a failed accept, for example without free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that was accepted.
+pub(super) struct Stream {
+    pub socket: StreamSocket,
+    /// The client, for the log.
+    pub name: String,
+}
+
+/// Either kind of socket.
+pub(super) enum StreamSocket {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A socket that clients connect to; its file is removed with it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: Address,
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another process listens there.
+    #[error("{0} is in use by another process")]
+    InUse(Address),
+    /// The path is taken by something that is no socket.
+    #[error("{0} exists and is not a socket")]
+    NotASocket(PathBuf),
+    /// Beyond the machine, which needs encryption and users.
+    #[error("{0} is not a loopback address; this version serves TCP on loopback only")]
+    NotLoopback(Address),
+    /// The operating system refused.
+    #[error("cannot listen on {address}: {error}")]
+    Io {
+        /// Where.
+        address: Address,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Listener {
+    /// Listens on `address`; a Unix socket gets the permissions `mode`.
+    ///
+    /// A socket file that nobody listens on any more is replaced. The caller holds the lock of
+    /// its data directory, so that of two daemons with the same data only one gets here.
+    pub async fn bind(address: Address, mode: u32) -> Result<Self, ListenError> {
+        let failed = |error| ListenError::Io { address: address.clone(), error };
+        let mut file = None;
+        let socket = match &address {
+            Address::Unix(path) => {
+                remove_stale(path, &address).await?;
+                let listener = UnixListener::bind(path).map_err(failed)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+                file = Some(SocketFile(path.clone()));
+                Socket::Unix(listener)
+            }
+            Address::Tcp(host_port) => {
+                let found = tokio::net::lookup_host(host_port).await.map_err(failed)?;
+                let found: Vec<_> = found.collect();
+                if !found.iter().all(|address| address.ip().is_loopback()) {
+                    return Err(ListenError::NotLoopback(address));
+                }
+                match TcpListener::bind(&found[..]).await {
+                    Ok(listener) => Socket::Tcp(listener),
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                        return Err(ListenError::InUse(address));
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+        };
+        Ok(Self { socket, address, _file: file })
+    }
+
+    /// Where it listens; the port that was chosen when port 0 was asked for.
+    pub fn address(&self) -> Address {
+        match &self.socket {
+            Socket::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => Address::Tcp(address.to_string()),
+                Err(_) => self.address.clone(),
+            },
+            Socket::Unix(_) => self.address.clone(),
+        }
+    }
+
+    /// Hands every connection to `accepted` until nobody takes them any more.
+    pub(super) async fn accept(self, accepted: Sender<Stream>) {
+        loop {
+            let stream: io::Result<Stream> = match &self.socket {
+                Socket::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+                    let name = pid.map_or("unix".to_owned(), |pid| format!("unix, pid {pid}"));
+                    Stream { socket: StreamSocket::Unix(stream), name }
+                }),
+                Socket::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
+                    // Only a closed socket refuses this, and that shows at the first read.
+                    let _ = stream.set_nodelay(true);
+                    Stream { socket: StreamSocket::Tcp(stream), name: address.to_string() }
+                }),
+            };
+            match stream {
+                Ok(stream) => {
+                    if accepted.send(stream).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept on {}: {error}", self.address);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Removes a socket file that a daemon left behind when it was killed.
+async fn remove_stale(path: &Path, address: &Address) -> Result<(), ListenError> {
+    let failed = |error| ListenError::Io { address: address.clone(), error };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(_) => Err(ListenError::InUse(address.clone())),
+    }
+}
+
+/// The file of a Unix socket, removed when the daemon stops.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A file that is gone already, or cannot be removed, is taken care of at the next start.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,284 @@
+//! The state machine of one shard.
+//!
+//! Always true here:
+//!
+//! - [`Machine::apply`] is a deterministic function of the state and the record: no clock, no
+//!   randomness, no hash-map order. Two machines that applied the same records have equal rows.
+//! - Every live message is in exactly one of ready, delayed and leased, and the counters say so.
+//! - State time never goes back; what is due is settled as part of every record, at most
+//!   [`SETTLED_PER_RECORD_MAX`] messages at a time. A lease that is over but not yet settled gives
+//!   its consumer no rights any more, and its messages count as leased until they are settled.
+//! - After an error nothing more may be applied: memory and disk may differ.
+//!
+//! The rows are described in `store`'s schema.
+
+mod admin;
+pub mod command;
+mod expiry;
+pub mod outcome;
+mod producers;
+mod queue;
+mod receive;
+mod send;
+mod settle;
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use command::{Command, Entry, NewMessage, Origin, Record};
+pub use outcome::{Outcome, Received};
+use qd_protocol::{ErrorCode, QueueDescription, QueueName, Refusal};
+use queue::Queue;
+
+use crate::store::chunk::ChunkBuilder;
+use crate::store::{Position, Result, Store, Tables};
+
+/// Most messages whose lease ended that one record settles.
+pub const SETTLED_PER_RECORD_MAX: usize = 1_000;
+/// Most rows of dropped queues and idle producers that one record frees.
+const FREED_PER_RECORD_MAX: usize = 256;
+
+/// The state machine: rows on disk, and in memory one [`Queue`] per queue.
+#[derive(Debug)]
+pub struct Machine {
+    store: Store,
+    queues: BTreeMap<u64, Queue>,
+    names: BTreeMap<QueueName, u64>,
+    position: Position,
+    node: u64,
+}
+
+/// What applying a record did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One per entry of the record, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Queues in which messages became ready by themselves, and how many.
+    pub became_ready: Vec<(QueueName, u64)>,
+    /// State time, in ms, from which on the next settlement is due.
+    pub next_due_ms: Option<u64>,
+    /// True when rows are left to be freed: an empty record goes on with it.
+    pub unfinished: bool,
+}
+
+impl Machine {
+    /// Reads the state of `store`.
+    pub fn open(store: Store) -> Result<Self> {
+        let (node, position, rows) =
+            store.read(|tables| Ok((tables.node()?, tables.position()?, tables.queues()?)))?;
+        let mut queues = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        for (number, row) in rows {
+            let queue = Queue::from_bytes(&row)?;
+            names.insert(queue.name.clone(), number);
+            queues.insert(number, queue);
+        }
+        Ok(Self { store, queues, names, position, node })
+    }
+
+    /// Applies a record and makes its effects durable.
+    ///
+    /// `record.sequence` must follow [`Position::applied`].
+    pub fn apply(&mut self, record: &Record) -> Result<Applied> {
+        let Self { store, queues, names, position, .. } = self;
+        store.write(|tables| {
+            assert_eq!(record.sequence, position.applied + 1, "records are applied in order");
+            position.applied = record.sequence;
+            position.now_ms = position.now_ms.max(record.now_ms);
+            let now_ms = position.now_ms;
+            let mut step = Step {
+                now_ms,
+                tables,
+                queues,
+                names,
+                next_queue: &mut position.next_queue,
+                pending: BTreeMap::new(),
+                touched: BTreeSet::new(),
+                producers: BTreeMap::new(),
+                became_ready: BTreeMap::new(),
+            };
+            step.settle_due()?;
+            let mut outcomes = Vec::with_capacity(record.entries.len());
+            for entry in &record.entries {
+                outcomes.push(step.run(entry)?);
+            }
+            let became_ready = step.finish()?;
+            tables.free_rows(FREED_PER_RECORD_MAX)?;
+            tables.set_position(*position)?;
+            Ok(Applied {
+                outcomes,
+                became_ready,
+                next_due_ms: tables.first_lease_end()?.map(|(end_ms, ..)| end_ms),
+                unfinished: tables.has_graves()?,
+            })
+        })
+    }
+
+    /// How far the state is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Random identity of the data.
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// State time, in ms, from which on the next settlement is due.
+    pub fn next_due_ms(&self) -> Result<Option<u64>> {
+        self.store.read(|tables| Ok(tables.first_lease_end()?.map(|(end_ms, ..)| end_ms)))
+    }
+
+    /// Ready messages of the named queue; 0 when there is none of the name.
+    pub fn ready(&self, name: &QueueName) -> u64 {
+        self.names.get(name).map_or(0, |number| self.queues[number].statistics.ready)
+    }
+
+    /// Attributes and statistics of the named queue; `now_ms` is state time, for ages.
+    pub fn describe(
+        &self,
+        name: &QueueName,
+        now_ms: u64,
+    ) -> Result<std::result::Result<QueueDescription, Refusal>> {
+        let Some(number) = self.names.get(name) else {
+            return Ok(Err(no_such_queue(name)));
+        };
+        self.store.read(|tables| Ok(Ok(self.description(tables, *number, now_ms)?)))
+    }
+
+    /// Queues behind `after` whose names `matches`, at most `most`, and whether there are more.
+    pub fn list(
+        &self,
+        after: Option<&QueueName>,
+        most: usize,
+        now_ms: u64,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<(Vec<QueueDescription>, bool)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let behind = self.names.range((after.map_or(Unbounded, Excluded), Unbounded));
+        let mut found =
+            behind.filter(|(name, _)| matches(name.as_str())).map(|(_, number)| *number);
+        let page: Vec<u64> = found.by_ref().take(most).collect();
+        let more = found.next().is_some();
+        let describe = |tables: &Tables<'_>| {
+            page.iter()
+                .map(|number| self.description(tables, *number, now_ms))
+                .collect::<Result<_>>()
+        };
+        Ok((self.store.read(describe)?, more))
+    }
+
+    fn description(
+        &self,
+        tables: &Tables<'_>,
+        number: u64,
+        now_ms: u64,
+    ) -> Result<QueueDescription> {
+        let queue = &self.queues[&number];
+        let mut statistics = queue.statistics;
+        // A chunk lives as long as one of its messages: the first one holds the oldest.
+        if let Some(oldest) = tables.chunk_from(number, 0)? {
+            let age_ms = now_ms.saturating_sub(oldest.view()?.sent_at_ms());
+            statistics.oldest_age_s = age_ms / 1000;
+        }
+        Ok(QueueDescription {
+            name: queue.name.clone(),
+            created_at_ms: queue.created_at_ms,
+            attributes: queue.attributes.clone(),
+            statistics,
+        })
+    }
+
+    /// Hash over all rows; equal after the same records.
+    pub fn row_hash(&self) -> Result<u64> {
+        self.store.row_hash()
+    }
+}
+
+/// One record being applied.
+struct Step<'a, 't> {
+    now_ms: u64,
+    tables: &'a mut Tables<'t>,
+    queues: &'a mut BTreeMap<u64, Queue>,
+    names: &'a mut BTreeMap<QueueName, u64>,
+    next_queue: &'a mut u64,
+    /// Messages of this record that are in no chunk yet: first id, and the chunk being built.
+    pending: BTreeMap<u64, (u64, ChunkBuilder)>,
+    /// Queues whose row is to be written.
+    touched: BTreeSet<u64>,
+    /// Producers whose row is to be written.
+    producers: BTreeMap<u64, producers::Producer>,
+    /// Messages that became ready by themselves, by queue.
+    became_ready: BTreeMap<u64, u64>,
+}
+
+impl Step<'_, '_> {
+    /// Carries one entry out, unless it was carried out before.
+    fn run(&mut self, entry: &Entry) -> Result<Outcome> {
+        let Some(origin) = entry.origin else {
+            return self.carry_out(&entry.command, None);
+        };
+        match self.recall(origin)? {
+            producers::Recalled::Answer(outcome) => Ok(outcome),
+            producers::Recalled::Settled(statuses) => {
+                let outcome = self.carry_out(&entry.command, Some(statuses))?;
+                self.remember(origin, &outcome);
+                Ok(outcome)
+            }
+            producers::Recalled::New => {
+                let outcome = self.carry_out(&entry.command, None)?;
+                self.remember(origin, &outcome);
+                Ok(outcome)
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        command: &Command,
+        settled: Option<qd_protocol::verbs::delete::Statuses>,
+    ) -> Result<Outcome> {
+        match command {
+            Command::Create(create) => Ok(self.create(create)),
+            Command::Drop(drop) => self.drop_queue(drop),
+            Command::Send(send) => self.send(send),
+            Command::Receive(receive) => self.receive(receive, settled),
+            Command::Delete(delete) => self.delete(delete),
+        }
+    }
+
+    /// The number of the named queue.
+    fn find(&self, name: &QueueName) -> std::result::Result<u64, Refusal> {
+        self.names.get(name).copied().ok_or_else(|| no_such_queue(name))
+    }
+
+    /// The queue, which will be written with the record.
+    fn queue(&mut self, number: u64) -> &mut Queue {
+        self.touched.insert(number);
+        // Numbers come from `find` or from rows of live queues, and the map holds all of those.
+        self.queues.get_mut(&number).expect("a live queue")
+    }
+
+    /// Writes what was collected during the record.
+    fn finish(mut self) -> Result<Vec<(QueueName, u64)>> {
+        for number in self.pending.keys().copied().collect::<Vec<_>>() {
+            self.flush(number)?;
+        }
+        self.write_producers()?;
+        for number in &self.touched {
+            if let Some(queue) = self.queues.get(number) {
+                self.tables.put_queue(*number, &queue.to_bytes())?;
+            }
+        }
+        let named = |(number, count): (&u64, &u64)| {
+            self.queues.get(number).map(|queue| (queue.name.clone(), *count))
+        };
+        Ok(self.became_ready.iter().filter_map(named).collect())
+    }
+}
+
+fn no_such_queue(name: &QueueName) -> Refusal {
+    ErrorCode::NoSuchQueue
+        .refuse(format!("no queue is named {:?}", name.as_str()))
+        .with_queue(name.as_str())
+}

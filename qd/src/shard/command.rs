@@ -1,0 +1,405 @@
+//! The log's own vocabulary: records of commands, and their bytes.
+//!
+//! ```text
+//! record:  u8 layout (1), u64 sequence, u64 now (state ms), u32 count, entries
+//! entry:   u8 kind, u8 numbered; when numbered u64 producer, u64 number, u64 answered below;
+//!          then by kind:
+//! 1 create  short string queue, u8 if exists (0 compare, 1 keep, 2 update), u32 length and
+//!           optional fields of attributes
+//! 2 drop    short string queue, u8 only if empty
+//! 3 send    short string queue, u32 count, messages: u32 CRC-32C, u32 size, u32 length of
+//!           fields, u32 length of body, fields, body
+//! 4 receive u16 count, short string queues, u32 most messages, u64 most bytes, u64 secret,
+//!           u8 delete, u8 has timeout, u64 timeout (ms), u32 count, receipts
+//! 5 delete  short string queue, u32 count, receipts
+//! ```
+//!
+//! Everything that a command's effect depends on besides the state is in it: time in the
+//! record, random secrets in the commands.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use qd_protocol::receipt::RECEIPT_BYTES;
+use qd_protocol::verbs::IfExists;
+use qd_protocol::wire::{DecodeError, Payload, Reader, put_string};
+use qd_protocol::{AttributeChanges, QueueName, Receipt};
+
+const LAYOUT: u8 = 1;
+
+/// Commands applied as one step: one sequence number, one time, one sync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// 1 for the first record of a shard, then without gaps.
+    pub sequence: u64,
+    /// State time, ms since 1970 UTC.
+    pub now_ms: u64,
+    /// In the order in which they take effect; none: only what is due is settled.
+    pub entries: Vec<Entry>,
+}
+
+/// A command and whose request it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// `None`: the request is not numbered.
+    pub origin: Option<Origin>,
+    /// What to do.
+    pub command: Command,
+}
+
+/// The request that a command carries out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Random number of the producer.
+    pub producer: u64,
+    /// Number of the request.
+    pub number: u64,
+    /// Requests below this number are answered and will not come again.
+    pub answered_below: u64,
+}
+
+/// A change of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Make a queue.
+    Create(Create),
+    /// Remove a queue.
+    Drop(Drop),
+    /// Add messages.
+    Send(Send),
+    /// Settle receipts, then lease messages.
+    Receive(Receive),
+    /// Settle receipts.
+    Delete(Delete),
+}
+
+/// Make a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Create {
+    /// Its name.
+    pub queue: QueueName,
+    /// What to do when it exists.
+    pub if_exists: IfExists,
+    /// Attributes that differ from their defaults.
+    pub attributes: AttributeChanges,
+}
+
+/// Remove a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drop {
+    /// Its name.
+    pub queue: QueueName,
+    /// Refuse when it holds messages.
+    pub only_if_empty: bool,
+}
+
+/// Add messages to a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    /// Its name.
+    pub queue: QueueName,
+    /// In order.
+    pub messages: Vec<NewMessage>,
+}
+
+/// A message to be added; checked for damage before it came here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// CRC-32C of the body.
+    pub crc: u32,
+    /// Body and header bytes.
+    pub size: u64,
+    /// Optional fields, encoded as on the wire.
+    pub fields: Bytes,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Lease messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receive {
+    /// In order of preference.
+    pub queues: Vec<QueueName>,
+    /// Most messages.
+    pub max: u32,
+    /// Body and header bytes after which no further message is taken.
+    pub bytes_max: u64,
+    /// `None`: the queue's own.
+    pub visibility_timeout_ms: Option<u64>,
+    /// Delete in the same step.
+    pub delete: bool,
+    /// Receipts to delete first.
+    pub settle: Vec<Receipt>,
+    /// Random part of the receipts.
+    pub secret: u64,
+}
+
+/// Settle receipts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delete {
+    /// The queue they are of.
+    pub queue: QueueName,
+    /// The receipts.
+    pub receipts: Vec<Receipt>,
+}
+
+impl Record {
+    /// The record's bytes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(LAYOUT);
+        out.put_u64_le(self.sequence);
+        out.put_u64_le(self.now_ms);
+        out.put_u32_le(self.entries.len() as u32);
+        for entry in &self.entries {
+            entry.encode(out);
+        }
+    }
+
+    /// Reads a record's bytes, all of them.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let input = &mut Reader::new(bytes);
+        let layout = input.u8("layout")?;
+        if layout != LAYOUT {
+            return Err(DecodeError::value("layout", format!("{layout} is not {LAYOUT}")));
+        }
+        let (sequence, now_ms) = (input.u64("sequence")?, input.u64("now")?);
+        let count = input.count("number of entries", 2)?;
+        let entries = (0..count).map(|_| Entry::decode(input)).collect::<Result<_, _>>()?;
+        input.end("record")?;
+        Ok(Self { sequence, now_ms, entries })
+    }
+}
+
+impl Entry {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u8(match &self.command {
+            Command::Create(_) => 1,
+            Command::Drop(_) => 2,
+            Command::Send(_) => 3,
+            Command::Receive(_) => 4,
+            Command::Delete(_) => 5,
+        });
+        out.put_u8(u8::from(self.origin.is_some()));
+        if let Some(Origin { producer, number, answered_below }) = self.origin {
+            out.put_u64_le(producer);
+            out.put_u64_le(number);
+            out.put_u64_le(answered_below);
+        }
+        match &self.command {
+            Command::Create(create) => create.encode(out),
+            Command::Drop(drop) => drop.encode(out),
+            Command::Send(send) => send.encode(out),
+            Command::Receive(receive) => receive.encode(out),
+            Command::Delete(delete) => delete.encode(out),
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let kind = input.u8("kind of entry")?;
+        let origin = if input.flag("numbered")? {
+            Some(Origin {
+                producer: input.u64("producer")?,
+                number: input.u64("request number")?,
+                answered_below: input.u64("answered below")?,
+            })
+        } else {
+            None
+        };
+        let command = match kind {
+            1 => Command::Create(Create::decode(input)?),
+            2 => Command::Drop(Drop::decode(input)?),
+            3 => Command::Send(Send::decode(input)?),
+            4 => Command::Receive(Receive::decode(input)?),
+            5 => Command::Delete(Delete::decode(input)?),
+            other => return Err(DecodeError::value("kind of entry", format!("{other}"))),
+        };
+        Ok(Self { origin, command })
+    }
+}
+
+impl Create {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        out.put_u8(match self.if_exists {
+            IfExists::Compare => 0,
+            IfExists::Keep => 1,
+            IfExists::Update => 2,
+        });
+        let mut attributes = BytesMut::new();
+        self.attributes.encode(&mut attributes);
+        out.put_u32_le(attributes.len() as u32);
+        out.put_slice(&attributes);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let queue = queue_name(input)?;
+        let if_exists = match input.u8("if exists")? {
+            0 => IfExists::Compare,
+            1 => IfExists::Keep,
+            2 => IfExists::Update,
+            other => return Err(DecodeError::value("if exists", format!("{other}"))),
+        };
+        let length = input.u32("length of attributes")? as usize;
+        let fields = input.bytes("attributes", length)?;
+        let attributes = AttributeChanges::decode(&mut Reader::new(fields))?;
+        Ok(Self { queue, if_exists, attributes })
+    }
+}
+
+impl Drop {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        out.put_u8(u8::from(self.only_if_empty));
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { queue: queue_name(input)?, only_if_empty: input.flag("only if empty")? })
+    }
+}
+
+impl Send {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        out.put_u32_le(self.messages.len() as u32);
+        for message in &self.messages {
+            out.put_u32_le(message.crc);
+            out.put_u32_le(message.size as u32);
+            out.put_u32_le(message.fields.len() as u32);
+            out.put_u32_le(message.body.len() as u32);
+            out.put_slice(&message.fields);
+            out.put_slice(&message.body);
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let queue = queue_name(input)?;
+        let count = input.count("number of messages", 16)?;
+        let mut messages = Vec::with_capacity(count);
+        for _ in 0..count {
+            let crc = input.u32("CRC")?;
+            let size = u64::from(input.u32("size")?);
+            let fields = input.u32("length of fields")? as usize;
+            let body = input.u32("length of body")? as usize;
+            let fields = input.bytes("fields", fields)?;
+            let body = input.bytes("body", body)?;
+            messages.push(NewMessage { crc, size, fields, body });
+        }
+        Ok(Self { queue, messages })
+    }
+}
+
+impl Receive {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u16_le(self.queues.len() as u16);
+        for queue in &self.queues {
+            put_string(out, queue.as_str());
+        }
+        out.put_u32_le(self.max);
+        out.put_u64_le(self.bytes_max);
+        out.put_u64_le(self.secret);
+        out.put_u8(u8::from(self.delete));
+        out.put_u8(u8::from(self.visibility_timeout_ms.is_some()));
+        out.put_u64_le(self.visibility_timeout_ms.unwrap_or(0));
+        put_receipts(out, &self.settle);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let count = input.u16("number of queues")?;
+        let queues = (0..count).map(|_| queue_name(input)).collect::<Result<_, _>>()?;
+        let max = input.u32("most messages")?;
+        let bytes_max = input.u64("most bytes")?;
+        let secret = input.u64("secret")?;
+        let delete = input.flag("delete")?;
+        let has_timeout = input.flag("has timeout")?;
+        let visibility_timeout_ms = Some(input.u64("timeout")?).filter(|_| has_timeout);
+        let settle = read_receipts(input)?;
+        Ok(Self { queues, max, bytes_max, visibility_timeout_ms, delete, settle, secret })
+    }
+}
+
+impl Delete {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        put_receipts(out, &self.receipts);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { queue: queue_name(input)?, receipts: read_receipts(input)? })
+    }
+}
+
+fn queue_name(input: &mut Reader) -> Result<QueueName, DecodeError> {
+    QueueName::new(input.string("queue")?)
+        .map_err(|error| DecodeError::value("queue", error.to_string()))
+}
+
+fn put_receipts(out: &mut BytesMut, receipts: &[Receipt]) {
+    out.put_u32_le(receipts.len() as u32);
+    for receipt in receipts {
+        receipt.encode(out);
+    }
+}
+
+fn read_receipts(input: &mut Reader) -> Result<Vec<Receipt>, DecodeError> {
+    let count = input.count("number of receipts", RECEIPT_BYTES)?;
+    (0..count).map(|_| Receipt::decode(input)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Record {
+        let queue = QueueName::new("jobs").unwrap();
+        let receipt = Receipt { queue: 1, lease: 2, id: 3, secret: 4 };
+        let commands = [
+            Command::Create(Create {
+                queue: queue.clone(),
+                if_exists: IfExists::Update,
+                attributes: AttributeChanges { max_bytes: Some(9), ..Default::default() },
+            }),
+            Command::Drop(Drop { queue: queue.clone(), only_if_empty: true }),
+            Command::Send(Send {
+                queue: queue.clone(),
+                messages: vec![NewMessage {
+                    crc: 1,
+                    size: 7,
+                    fields: Bytes::from_static(b"ff"),
+                    body: Bytes::from_static(b"hello"),
+                }],
+            }),
+            Command::Receive(Receive {
+                queues: vec![queue.clone(), queue.clone()],
+                max: 5,
+                bytes_max: 6,
+                visibility_timeout_ms: Some(0),
+                delete: true,
+                settle: vec![receipt],
+                secret: 8,
+            }),
+            Command::Delete(Delete { queue, receipts: vec![receipt, receipt] }),
+        ];
+        let origin = Some(Origin { producer: 1, number: 2, answered_below: 1 });
+        let entry = |(at, command)| Entry { origin: origin.filter(|_| at % 2 == 0), command };
+        let entries = commands.into_iter().enumerate().map(entry).collect();
+        Record { sequence: 17, now_ms: 18, entries }
+    }
+
+    #[test]
+    fn record_survives_its_bytes() {
+        let mut out = BytesMut::new();
+        example().encode(&mut out);
+        assert_eq!(Record::decode(out.freeze()), Ok(example()));
+    }
+
+    #[test]
+    fn cut_or_changed_record_is_an_error_or_another_record_never_a_panic() {
+        let mut out = BytesMut::new();
+        example().encode(&mut out);
+        let bytes = out.freeze();
+        for at in 0..bytes.len() {
+            assert!(Record::decode(bytes.slice(..at)).is_err(), "cut at {at}");
+            let mut changed = bytes.to_vec();
+            changed[at] ^= 0xff;
+            let _ = Record::decode(changed.into());
+        }
+    }
+}

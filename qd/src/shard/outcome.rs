@@ -1,0 +1,41 @@
+//! What became of a command.
+
+use qd_protocol::Refusal;
+use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::{ReceivedMessage, SentRun};
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The queue is there; true when it was made now.
+    Created(bool),
+    /// The queue is gone, and this many live messages with it.
+    Dropped(u64),
+    /// What became of each message.
+    Sent(Vec<SentRun>),
+    /// What was settled and delivered.
+    Received(Received),
+    /// What became of each receipt.
+    Deleted(Statuses),
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// What a receive settled and delivered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Received {
+    /// What became of the receipts.
+    pub settled: Statuses,
+    /// The messages, in the order of delivery.
+    pub messages: Vec<ReceivedMessage>,
+    /// The leases that hold them: index of the queue in the command, queue, lease.
+    pub leases: Vec<(u16, u64, u64)>,
+    /// The messages were deleted as they were delivered.
+    pub deleted: bool,
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}

@@ -1,0 +1,48 @@
+//! All tables, keys and the format number.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | `format` u32, `node` u64, `position` (see [`super::Position`]) |
+//! | `queues` | queue | the queue's row (`shard::queue`) |
+//! | `chunks` | queue, id of the first message | immutable chunk ([`super::chunk`]) |
+//! | `parts` | queue, id, number | a piece of a large message, 65,472 bytes but for the last |
+//! | `holes` | queue, id of the chunk's first message | bit per message of the chunk: 1 is deleted |
+//! | `returned` | queue, id | u32: times the message was delivered; it is ready again |
+//! | `leases` | queue, lease | [`super::lease::LeaseRow`] |
+//! | `lease_ends` | end in state ms, queue, lease | nothing |
+//! | `producers` | generation, producer | recent request numbers and answers (`shard::producers`) |
+//! | `graves` | queue | nothing: the queue was dropped and its rows are still to be freed |
+//!
+//! Integers inside values are little-endian. A live message is found by its id: the chunk with the
+//! greatest first id that is not above it. It is *untouched* (no other row) while its id is at or
+//! above its queue's cursor; below, it is ready with a row in `returned`, or leased with a run in
+//! `leases`, or deleted. How often it was delivered stands in that row or run, not with the chunk:
+//! both are written in the same step anyway, and a chunk touched only by deliveries needs no row.
+//!
+//! # Changing the format
+//!
+//! 1. Raise [`FORMAT`].
+//! 2. Change the definition here and the layout where the value is encoded, with its page above.
+//! 3. Before 1.0 the way from one format to the next is dump and load; say so in the CHANGELOG.
+//! 4. Extend the test that a store of another format is refused (`tests/`, "newer format").
+
+use redb::TableDefinition;
+
+/// Number of the format below; a store with another number is refused.
+pub const FORMAT: u32 = 1;
+
+pub(super) const META_FORMAT: &str = "format";
+pub(super) const META_NODE: &str = "node";
+pub(super) const META_POSITION: &str = "position";
+
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const QUEUES: TableDefinition<u64, &[u8]> = TableDefinition::new("queues");
+pub(super) const CHUNKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("chunks");
+pub(super) const PARTS: TableDefinition<(u64, u64, u32), &[u8]> = TableDefinition::new("parts");
+pub(super) const HOLES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("holes");
+pub(super) const RETURNED: TableDefinition<(u64, u64), u32> = TableDefinition::new("returned");
+pub(super) const LEASES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("leases");
+pub(super) const LEASE_ENDS: TableDefinition<(u64, u64, u64), ()> =
+    TableDefinition::new("lease_ends");
+pub(super) const PRODUCERS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("producers");
+pub(super) const GRAVES: TableDefinition<u64, ()> = TableDefinition::new("graves");

@@ -1,0 +1,427 @@
+//! The tables of one open transaction, as the state machine uses them.
+
+use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
+
+use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
+use super::lease::LeaseRow;
+use super::schema::{
+    CHUNKS, FORMAT, GRAVES, HOLES, LEASE_ENDS, LEASES, META, META_FORMAT, META_NODE, META_POSITION,
+    PARTS, PRODUCERS, QUEUES, RETURNED,
+};
+use super::{Result, StoreError};
+
+/// How far the state is: written with every record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Sequence number of the last record applied; 0 before the first.
+    pub applied: u64,
+    /// State time of that record, ms since 1970 UTC.
+    pub now_ms: u64,
+    /// Number that the next queue gets.
+    pub next_queue: u64,
+}
+
+/// What a range of rows gives, one by one.
+type RowOf<'a, K, V> =
+    std::result::Result<(AccessGuard<'a, K>, AccessGuard<'a, V>), redb::StorageError>;
+
+/// All tables of one transaction.
+pub struct Tables<'t> {
+    meta: Table<'t, &'static str, &'static [u8]>,
+    queues: Table<'t, u64, &'static [u8]>,
+    chunks: Table<'t, (u64, u64), &'static [u8]>,
+    parts: Table<'t, (u64, u64, u32), &'static [u8]>,
+    holes: Table<'t, (u64, u64), &'static [u8]>,
+    returned: Table<'t, (u64, u64), u32>,
+    leases: Table<'t, (u64, u64), &'static [u8]>,
+    lease_ends: Table<'t, (u64, u64, u64), ()>,
+    producers: Table<'t, (u64, u64), &'static [u8]>,
+    graves: Table<'t, u64, ()>,
+}
+
+/// A chunk's row and the id of its first message.
+pub struct ChunkRow<'a> {
+    /// Id of its first message.
+    pub first: u64,
+    guard: AccessGuard<'a, &'static [u8]>,
+}
+
+impl ChunkRow<'_> {
+    /// Reads the row in place.
+    pub fn view(&self) -> Result<ChunkView<'_>> {
+        ChunkView::new(self.guard.value())
+    }
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self> {
+        Ok(Self {
+            meta: txn.open_table(META)?,
+            queues: txn.open_table(QUEUES)?,
+            chunks: txn.open_table(CHUNKS)?,
+            parts: txn.open_table(PARTS)?,
+            holes: txn.open_table(HOLES)?,
+            returned: txn.open_table(RETURNED)?,
+            leases: txn.open_table(LEASES)?,
+            lease_ends: txn.open_table(LEASE_ENDS)?,
+            producers: txn.open_table(PRODUCERS)?,
+            graves: txn.open_table(GRAVES)?,
+        })
+    }
+
+    pub(super) fn initialise(&mut self, node: u64) -> Result<()> {
+        self.meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..])?;
+        self.meta.insert(META_NODE, &node.to_le_bytes()[..])?;
+        self.set_position(Position { applied: 0, now_ms: 0, next_queue: 1 })
+    }
+
+    /// Random identity of the node, from when the store was made.
+    pub fn node(&self) -> Result<u64> {
+        let row = self.meta.get(META_NODE)?.ok_or(StoreError::Foreign)?;
+        let bytes = row.value().try_into().map_err(|_| damaged("meta: node"))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// How far the state is.
+    pub fn position(&self) -> Result<Position> {
+        let row = self.meta.get(META_POSITION)?.ok_or(StoreError::Foreign)?;
+        let bytes: [u8; 24] = row.value().try_into().map_err(|_| damaged("meta: position"))?;
+        let number = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        Ok(Position { applied: number(0), now_ms: number(8), next_queue: number(16) })
+    }
+
+    /// Notes how far the state is.
+    pub fn set_position(&mut self, position: Position) -> Result<()> {
+        let mut row = [0; 24];
+        row[..8].copy_from_slice(&position.applied.to_le_bytes());
+        row[8..16].copy_from_slice(&position.now_ms.to_le_bytes());
+        row[16..].copy_from_slice(&position.next_queue.to_le_bytes());
+        self.meta.insert(META_POSITION, &row[..])?;
+        Ok(())
+    }
+
+    /// Number and row of every queue, in the order of their numbers.
+    pub fn queues(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        let row = |row: RowOf<'_, u64, &[u8]>| {
+            let (number, row) = row?;
+            Ok((number.value(), row.value().to_vec()))
+        };
+        self.queues.iter()?.map(row).collect()
+    }
+
+    /// Writes a queue's row.
+    pub fn put_queue(&mut self, queue: u64, row: &[u8]) -> Result<()> {
+        self.queues.insert(queue, row)?;
+        Ok(())
+    }
+
+    /// Removes a queue's row and marks all its other rows to be freed.
+    pub fn bury_queue(&mut self, queue: u64) -> Result<()> {
+        self.queues.remove(queue)?;
+        self.graves.insert(queue, ())?;
+        Ok(())
+    }
+
+    /// Writes a chunk.
+    pub fn put_chunk(&mut self, queue: u64, first: u64, row: &[u8]) -> Result<()> {
+        self.chunks.insert((queue, first), row)?;
+        Ok(())
+    }
+
+    /// The chunk whose first message has the id `first`.
+    pub fn chunk(&self, queue: u64, first: u64) -> Result<ChunkRow<'_>> {
+        match self.chunks.get((queue, first))? {
+            Some(guard) => Ok(ChunkRow { first, guard }),
+            None => Err(damaged(&format!("queue {queue} has no chunk at {first}"))),
+        }
+    }
+
+    /// The chunk that holds the id, or else the next one behind it.
+    pub fn chunk_from(&self, queue: u64, id: u64) -> Result<Option<ChunkRow<'_>>> {
+        if let Some(guard) = self.chunks.get((queue, id))? {
+            return Ok(Some(ChunkRow { first: id, guard }));
+        }
+        if let Some(row) = self.chunks.range((queue, 0)..(queue, id))?.next_back() {
+            let (key, guard) = row?;
+            let row = ChunkRow { first: key.value().1, guard };
+            if row.first + row.view()?.count() as u64 > id {
+                return Ok(Some(row));
+            }
+        }
+        let next = self.chunks.range((queue, id)..(queue, u64::MAX))?.next();
+        let row = next.transpose()?;
+        Ok(row.map(|(key, guard)| ChunkRow { first: key.value().1, guard }))
+    }
+
+    /// Removes a chunk and its row of deleted bits.
+    pub fn remove_chunk(&mut self, queue: u64, first: u64) -> Result<()> {
+        self.chunks.remove((queue, first))?;
+        self.holes.remove((queue, first))?;
+        Ok(())
+    }
+
+    /// The bits of a chunk's deleted messages; `None`: none is deleted.
+    pub fn holes(&self, queue: u64, first: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.holes.get((queue, first))?.map(|row| row.value().to_vec()))
+    }
+
+    /// Writes the bits of a chunk's deleted messages.
+    pub fn put_holes(&mut self, queue: u64, first: u64, bits: &[u8]) -> Result<()> {
+        self.holes.insert((queue, first), bits)?;
+        Ok(())
+    }
+
+    /// Stores fields and body of a large message outside its chunk.
+    pub fn put_parts(&mut self, queue: u64, id: u64, fields: &[u8], body: &[u8]) -> Result<()> {
+        let mut number = 0;
+        let mut row = Vec::with_capacity(LARGE_CHUNK_BYTES_MAX);
+        for piece in [fields, body] {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let room = LARGE_CHUNK_BYTES_MAX - row.len();
+                let (now, later) = rest.split_at(rest.len().min(room));
+                row.extend_from_slice(now);
+                rest = later;
+                if row.len() == LARGE_CHUNK_BYTES_MAX {
+                    self.parts.insert((queue, id, number), &row[..])?;
+                    number += 1;
+                    row.clear();
+                }
+            }
+        }
+        if !row.is_empty() {
+            self.parts.insert((queue, id, number), &row[..])?;
+        }
+        Ok(())
+    }
+
+    /// Fields and body of a large message, `bytes` in all.
+    pub fn parts(&self, queue: u64, id: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut whole = Vec::with_capacity(bytes);
+        for row in self.parts.range((queue, id, 0)..=(queue, id, u32::MAX))? {
+            whole.extend_from_slice(row?.1.value());
+        }
+        if whole.len() != bytes {
+            return Err(damaged(&format!("parts of message {id} of queue {queue}: cut short")));
+        }
+        Ok(whole)
+    }
+
+    /// Frees the parts of a large message.
+    pub fn remove_parts(&mut self, queue: u64, id: u64, parts: u32) -> Result<()> {
+        for part in 0..parts {
+            self.parts.remove((queue, id, part))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a message that was delivered `attempt` times ready again.
+    pub fn put_returned(&mut self, queue: u64, id: u64, attempt: u32) -> Result<()> {
+        self.returned.insert((queue, id), attempt)?;
+        Ok(())
+    }
+
+    /// Takes the mark of a returned message away.
+    pub fn remove_returned(&mut self, queue: u64, id: u64) -> Result<()> {
+        self.returned.remove((queue, id))?;
+        Ok(())
+    }
+
+    /// The returned messages with the lowest ids: id and times delivered.
+    pub fn returned(&self, queue: u64, most: usize) -> Result<Vec<(u64, u32)>> {
+        let row = |row: RowOf<'_, (u64, u64), u32>| {
+            let (key, attempt) = row?;
+            Ok((key.value().1, attempt.value()))
+        };
+        self.returned.range((queue, 0)..(queue, u64::MAX))?.take(most).map(row).collect()
+    }
+
+    /// A lease; `None`: it is over.
+    pub fn lease(&self, queue: u64, lease: u64) -> Result<Option<LeaseRow>> {
+        let row = self.leases.get((queue, lease))?;
+        row.map(|row| LeaseRow::from_bytes(row.value())).transpose()
+    }
+
+    /// Writes a lease and its place in the order of ends.
+    pub fn put_lease(&mut self, queue: u64, lease: u64, row: &LeaseRow) -> Result<()> {
+        self.leases.insert((queue, lease), &row.to_bytes()[..])?;
+        self.lease_ends.insert((row.end_ms, queue, lease), ())?;
+        Ok(())
+    }
+
+    /// Writes what is left of a lease whose end has not changed; removes it when nothing is.
+    pub fn shrink_lease(&mut self, queue: u64, lease: u64, row: &LeaseRow) -> Result<()> {
+        if row.runs.is_empty() {
+            self.leases.remove((queue, lease))?;
+            self.lease_ends.remove((row.end_ms, queue, lease))?;
+        } else {
+            self.leases.insert((queue, lease), &row.to_bytes()[..])?;
+        }
+        Ok(())
+    }
+
+    /// The lease that ends first: its end in state ms, queue and number.
+    pub fn first_lease_end(&self) -> Result<Option<(u64, u64, u64)>> {
+        Ok(self.lease_ends.first()?.map(|(key, _)| key.value()))
+    }
+
+    /// Takes the place of a lease without a row (its queue was dropped) out of the order of ends.
+    pub fn remove_lease_end(&mut self, end_ms: u64, queue: u64, lease: u64) -> Result<()> {
+        self.lease_ends.remove((end_ms, queue, lease))?;
+        Ok(())
+    }
+
+    /// Every lease of a queue.
+    pub fn leases(&self, queue: u64) -> Result<Vec<(u64, LeaseRow)>> {
+        let row = |row: RowOf<'_, (u64, u64), &[u8]>| {
+            let (key, row) = row?;
+            Ok((key.value().1, LeaseRow::from_bytes(row.value())?))
+        };
+        self.leases.range((queue, 0)..=(queue, u64::MAX))?.map(row).collect()
+    }
+
+    /// Shows every chunk of a queue with the bits of its deleted messages.
+    pub fn each_chunk(
+        &self,
+        queue: u64,
+        mut show: impl FnMut(u64, ChunkView<'_>, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for row in self.chunks.range((queue, 0)..=(queue, u64::MAX))? {
+            let (key, row) = row?;
+            let first = key.value().1;
+            let holes = self.holes(queue, first)?.unwrap_or_default();
+            show(first, ChunkView::new(row.value())?, &holes)?;
+        }
+        Ok(())
+    }
+
+    /// Rows that belong to nothing, one line each.
+    pub fn orphans(&self, is_live: impl Fn(u64) -> bool) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        let known =
+            |queue: u64| Ok::<_, StoreError>(is_live(queue) || self.graves.get(queue)?.is_some());
+        for row in self.chunks.iter()? {
+            let (queue, first) = row?.0.value();
+            if !known(queue)? {
+                faults.push(format!("chunk {first} of queue {queue}, which does not exist"));
+            }
+        }
+        for row in self.holes.iter()? {
+            let key = row?.0.value();
+            if self.chunks.get(key)?.is_none() {
+                faults.push(format!(
+                    "deleted bits of chunk {} of queue {}, which does not exist",
+                    key.1, key.0
+                ));
+            }
+        }
+        for row in self.parts.iter()? {
+            let (queue, id, part) = row?.0.value();
+            if self.chunk_from(queue, id)?.is_none_or(|row| row.first > id) {
+                faults.push(format!(
+                    "part {part} of message {id} of queue {queue}, which does not exist"
+                ));
+            }
+        }
+        for row in self.lease_ends.iter()? {
+            let (end_ms, queue, lease) = row?.0.value();
+            if self.lease(queue, lease)?.is_none_or(|row| row.end_ms != end_ms) {
+                faults.push(format!("end of lease {lease} of queue {queue}, which does not exist"));
+            }
+        }
+        Ok(faults)
+    }
+
+    /// A producer's row of a generation.
+    pub fn producer(&self, generation: u64, producer: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.producers.get((generation, producer))?.map(|row| row.value().to_vec()))
+    }
+
+    /// Writes a producer's row.
+    pub fn put_producer(&mut self, generation: u64, producer: u64, row: &[u8]) -> Result<()> {
+        self.producers.insert((generation, producer), row)?;
+        Ok(())
+    }
+
+    /// Removes a producer's row.
+    pub fn remove_producer(&mut self, generation: u64, producer: u64) -> Result<()> {
+        self.producers.remove((generation, producer))?;
+        Ok(())
+    }
+
+    /// Removes up to `most` rows of producers of generations below `generation`.
+    pub fn sweep_producers(&mut self, generation: u64, most: usize) -> Result<()> {
+        let keys = keys(self.producers.range((0, 0)..(generation, 0))?, most)?;
+        for key in keys {
+            self.producers.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// True when rows of a dropped queue are still to be freed.
+    pub fn has_graves(&self) -> Result<bool> {
+        Ok(self.graves.first()?.is_some())
+    }
+
+    /// Frees up to about `most` rows of dropped queues.
+    pub fn free_rows(&mut self, most: usize) -> Result<()> {
+        let mut room = most;
+        while room > 0 {
+            let Some(queue) = self.graves.first()?.map(|(key, _)| key.value()) else {
+                break;
+            };
+            let freed = self.free_rows_of(queue, room)?;
+            room = room.saturating_sub(freed);
+            if room > 0 {
+                self.graves.remove(queue)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees up to `most` rows of one queue; fewer only when none is left.
+    fn free_rows_of(&mut self, queue: u64, most: usize) -> Result<usize> {
+        let whole = (queue, 0)..=(queue, u64::MAX);
+        let mut freed = 0;
+        macro_rules! free {
+            ($($table:ident: $range:expr),+) => {$(
+                let found = keys(self.$table.range($range)?, most - freed)?;
+                freed += found.len();
+                for key in found {
+                    self.$table.remove(key)?;
+                }
+            )+};
+        }
+        free!(
+            chunks: whole.clone(),
+            parts: (queue, 0, 0)..=(queue, u64::MAX, u32::MAX),
+            holes: whole.clone(),
+            returned: whole.clone()
+        );
+        for key in keys(self.leases.range(whole)?, most - freed)? {
+            freed += 1;
+            if let Some(row) = self.lease(key.0, key.1)? {
+                self.lease_ends.remove((row.end_ms, key.0, key.1))?;
+            }
+            self.leases.remove(key)?;
+        }
+        Ok(freed)
+    }
+}
+
+/// The first keys of a range.
+fn keys<T, K, V>(range: redb::Range<'_, K, V>, most: usize) -> Result<Vec<T>>
+where
+    K: for<'a> redb::Key<SelfType<'a> = T> + 'static,
+    V: redb::Value + 'static,
+{
+    range.take(most).map(|row| Ok(row?.0.value())).collect()
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(what.to_owned())
+}

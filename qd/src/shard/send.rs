@@ -6,7 +6,7 @@ use qd_protocol::verbs::SentRun;
 use super::command::Send;
 use super::{Outcome, Step};
 use crate::store::Result;
-use crate::store::chunk::NewEntry;
+use crate::store::chunk::{ChunkBuilder, NewEntry};
 
 impl Step<'_, '_> {
     pub(super) fn send(&mut self, send: &Send) -> Result<Outcome> {

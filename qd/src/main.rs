@@ -1,5 +1,6 @@
 //! The daemon `qd`: see `qd(8)`.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,7 +20,11 @@ fn main() -> ExitCode {
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let end =
         Settings::new(&args).map_err(DaemonError::from).and_then(|settings| daemon::run(&settings));
     match end {

@@ -20,19 +20,27 @@ use crate::store::{Result, StoreError, Tables};
 struct Room {
     messages: usize,
     bytes: u64,
-    /// A first message may be larger than `bytes`.
-    empty: bool,
+    used: u64,
+    /// A first message fits whatever its size.
+    any: bool,
+    /// A message did not fit; nothing behind it may overtake it.
+    full: bool,
 }
 
 impl Room {
-    fn admits(&self, size: u64) -> bool {
-        self.messages > 0 && (self.empty || size <= self.bytes)
+    fn new(messages: usize, bytes: u64) -> Self {
+        Self { messages, bytes, used: 0, any: false, full: messages == 0 }
     }
 
-    fn take(&mut self, size: u64) {
-        self.messages -= 1;
-        self.bytes = self.bytes.saturating_sub(size);
-        self.empty = false;
+    /// Takes a message of `size` if it fits.
+    fn take(&mut self, size: u64) -> bool {
+        self.full |= self.messages == 0 || (self.any && self.used + size > self.bytes);
+        if !self.full {
+            self.messages -= 1;
+            self.used += size;
+            self.any = true;
+        }
+        !self.full
     }
 }
 
@@ -61,11 +69,10 @@ impl Step<'_, '_> {
             None => self.settle(&numbers, &receive.settle)?,
         };
         let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
-        let mut room =
-            Room { messages: receive.max as usize, bytes: receive.bytes_max, empty: true };
+        let mut room = Room::new(receive.max as usize, receive.bytes_max);
         for (index, &number) in numbers.iter().enumerate() {
             let twice = numbers[..index].contains(&number);
-            if room.messages > 0 && !twice && self.queues[&number].statistics.ready > 0 {
+            if !room.full && !twice && self.queues[&number].statistics.ready > 0 {
                 self.receive_from(index as u16, number, receive, &mut room, &mut received)?;
             }
         }
@@ -149,10 +156,10 @@ impl Step<'_, '_> {
                 let whole =
                     take_chunk(self.tables, number, row.first, view, ids, room, &mut taken)?;
                 untouched -= (taken.messages.len() - before) as u64;
-                cursor = match taken.runs.last() {
+                cursor = match taken.messages.last() {
                     _ if whole => end,
-                    Some(run) => run.end(),
-                    None => cursor,
+                    Some(last) if taken.messages.len() > before => last.id + 1,
+                    _ => cursor,
                 };
                 if !whole {
                     break;
@@ -187,7 +194,7 @@ impl Step<'_, '_> {
             let Some(row) = row.filter(|row| row.end_ms > self.now_ms) else {
                 continue;
             };
-            let mut room = Room { messages: usize::MAX, bytes: u64::MAX, empty: false };
+            let mut room = Room::new(usize::MAX, u64::MAX);
             let mut taken = Taken::default();
             for run in &row.runs {
                 let chunk = self.tables.chunk(number, run.chunk)?;
@@ -230,11 +237,10 @@ fn take_chunk(
     let (mut span_start, mut span_end) = (usize::MAX, 0);
     for (id, delivered) in ids {
         let entry = view.entry((id - chunk) as usize)?;
-        if !room.admits(entry.size) {
+        if !room.take(entry.size) {
             whole = false;
             break;
         }
-        room.take(entry.size);
         push_message(&mut taken.runs, chunk, id, delivered + 1);
         if let Content::Inline { fields, end, .. } = entry.content {
             span_start = span_start.min(fields);

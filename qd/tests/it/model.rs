@@ -1,0 +1,499 @@
+//! The state machine against a plain model: a vector of messages per queue, scanned for every
+//! question. Outcomes must be equal to the letter, counters equal to what a scan counts, and the
+//! rows sound, also after reopening.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use qd::shard::command::{Create, Delete, Drop, NewMessage, Receive, Send};
+use qd::shard::{Command, Entry, Machine, Origin, Outcome, Received, Record};
+use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::{IfExists, ReceivedMessage, SentRun};
+use qd_protocol::{Attributes, Body, ErrorCode, QueueName, Receipt, Refusal, Statistics};
+
+use crate::memory::Memory;
+use crate::random_work::{Action, Numbered, actions, queue_name, receipts};
+
+#[derive(Debug, Clone)]
+struct ModelMessage {
+    id: u64,
+    sent_at_ms: u64,
+    message: NewMessage,
+    attempt: u32,
+    /// Lease number, end and secret while it is leased.
+    lease: Option<(u64, u64, u64)>,
+}
+
+#[derive(Debug)]
+struct ModelQueue {
+    name: QueueName,
+    attributes: Attributes,
+    messages: Vec<ModelMessage>,
+    next_id: u64,
+    next_lease: u64,
+    totals: Statistics,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    queues: BTreeMap<u64, ModelQueue>,
+    queues_made: u64,
+    now_ms: u64,
+    answers: BTreeMap<u64, Outcome>,
+    /// Ten minutes of state time in which the answers were last used.
+    answers_used: u64,
+}
+
+impl ModelQueue {
+    fn statistics(&self, now_ms: u64) -> Statistics {
+        let count = |leased: bool| {
+            self.messages.iter().filter(|message| message.lease.is_some() == leased).count() as u64
+        };
+        let oldest = self.messages.iter().map(|message| message.sent_at_ms).min();
+        Statistics {
+            ready: count(false),
+            leased: count(true),
+            bytes: self.messages.iter().map(|message| message.message.size).sum(),
+            oldest_age_s: oldest.map_or(0, |sent_at_ms| (now_ms - sent_at_ms) / 1000),
+            ..self.totals
+        }
+    }
+
+    fn admit(&self, size: u64) -> Result<(), ErrorCode> {
+        let bytes: u64 = self.messages.iter().map(|message| message.message.size).sum();
+        if size > self.attributes.max_message_size {
+            Err(ErrorCode::MessageTooLarge)
+        } else if self.messages.len() as u64 >= self.attributes.max_messages
+            || bytes + size > self.attributes.max_bytes
+        {
+            Err(ErrorCode::QueueFull)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Model {
+    fn settle_due(&mut self) {
+        for queue in self.queues.values_mut() {
+            for message in &mut queue.messages {
+                message.lease = message.lease.filter(|(_, end_ms, _)| *end_ms > self.now_ms);
+            }
+        }
+    }
+
+    fn find(&self, name: &QueueName) -> Option<u64> {
+        self.queues.iter().find(|(_, queue)| queue.name == *name).map(|(number, _)| *number)
+    }
+
+    fn run(&mut self, command: &Command) -> Outcome {
+        match command {
+            Command::Create(create) => self.create(create),
+            Command::Drop(drop) => self.drop_queue(drop),
+            Command::Send(send) => self.send(send),
+            Command::Receive(receive) => self.receive(receive, None),
+            Command::Delete(delete) => self.delete(delete),
+        }
+    }
+
+    fn create(&mut self, create: &Create) -> Outcome {
+        let Some(number) = self.find(&create.queue) else {
+            self.queues_made += 1;
+            let queue = ModelQueue {
+                name: create.queue.clone(),
+                attributes: Attributes::default().changed(&create.attributes),
+                messages: Vec::new(),
+                next_id: 1,
+                next_lease: 1,
+                totals: Statistics::default(),
+            };
+            self.queues.insert(self.queues_made, queue);
+            return Outcome::Created(true);
+        };
+        let queue = self.queues.get_mut(&number).unwrap();
+        let changed = queue.attributes.changed(&create.attributes);
+        match create.if_exists {
+            IfExists::Compare if changed != queue.attributes => refused(ErrorCode::QueueExists),
+            IfExists::Compare | IfExists::Keep => Outcome::Created(false),
+            IfExists::Update => {
+                queue.attributes = changed;
+                Outcome::Created(false)
+            }
+        }
+    }
+
+    fn drop_queue(&mut self, drop: &Drop) -> Outcome {
+        let Some(number) = self.find(&drop.queue) else {
+            return refused(ErrorCode::NoSuchQueue);
+        };
+        let messages = self.queues[&number].messages.len() as u64;
+        if drop.only_if_empty && messages > 0 {
+            return refused(ErrorCode::QueueNotEmpty);
+        }
+        self.queues.remove(&number);
+        Outcome::Dropped(messages)
+    }
+
+    fn send(&mut self, send: &Send) -> Outcome {
+        let Some(number) = self.find(&send.queue) else {
+            return refused(ErrorCode::NoSuchQueue);
+        };
+        let now_ms = self.now_ms;
+        let queue = self.queues.get_mut(&number).unwrap();
+        let mut entries = Vec::new();
+        for message in &send.messages {
+            if let Err(code) = queue.admit(message.size) {
+                entries.push(Err(code));
+                continue;
+            }
+            entries.push(Ok(queue.next_id));
+            queue.messages.push(ModelMessage {
+                id: queue.next_id,
+                sent_at_ms: now_ms,
+                message: message.clone(),
+                attempt: 0,
+                lease: None,
+            });
+            queue.next_id += 1;
+            queue.totals.sent += 1;
+        }
+        Outcome::Sent(entries.into_iter().map(run_of_one).collect())
+    }
+
+    fn receive(&mut self, receive: &Receive, settled: Option<Statuses>) -> Outcome {
+        let numbers: Option<Vec<u64>> = receive.queues.iter().map(|name| self.find(name)).collect();
+        let Some(numbers) = numbers else {
+            return refused(ErrorCode::NoSuchQueue);
+        };
+        let settled = settled.unwrap_or_else(|| self.settle(&numbers, &receive.settle));
+        let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
+        let mut bytes = 0;
+        let mut full = false;
+        for (index, number) in numbers.iter().enumerate() {
+            if numbers[..index].contains(number) {
+                continue;
+            }
+            let now_ms = self.now_ms;
+            let queue = self.queues.get_mut(number).unwrap();
+            let timeout = receive.visibility_timeout_ms;
+            let timeout = timeout.unwrap_or(queue.attributes.visibility_timeout_ms);
+            let before = received.messages.len();
+            let mut gone = Vec::new();
+            for message in queue.messages.iter_mut().filter(|message| message.lease.is_none()) {
+                let size = message.message.size;
+                let fits = received.messages.is_empty() || bytes + size <= receive.bytes_max;
+                full |= !fits || received.messages.len() >= receive.max as usize;
+                if full {
+                    break;
+                }
+                bytes += size;
+                queue.totals.received += 1;
+                queue.totals.redelivered += u64::from(message.attempt > 0);
+                message.attempt += 1;
+                let lease = (queue.next_lease, now_ms + timeout, receive.secret);
+                if receive.delete {
+                    gone.push(message.id);
+                    queue.totals.deleted += 1;
+                } else {
+                    message.lease = Some(lease);
+                }
+                let held = (!receive.delete).then_some(lease);
+                received.messages.push(delivery(index as u16, *number, message, held));
+            }
+            if received.messages.len() > before && !receive.delete {
+                received.leases.push((index as u16, *number, queue.next_lease));
+                queue.next_lease += 1;
+            }
+            queue.messages.retain(|message| !gone.contains(&message.id));
+        }
+        Outcome::Received(received)
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Outcome {
+        match self.find(&delete.queue) {
+            Some(number) => Outcome::Deleted(self.settle(&[number], &delete.receipts)),
+            None => refused(ErrorCode::NoSuchQueue),
+        }
+    }
+
+    fn settle(&mut self, queues: &[u64], receipts: &[Receipt]) -> Statuses {
+        let mut statuses = Statuses::default();
+        for receipt in receipts {
+            let code = self.settle_one(queues, receipt).err();
+            statuses.push(code.map(|code| code.refuse("")));
+        }
+        statuses
+    }
+
+    fn settle_one(&mut self, queues: &[u64], receipt: &Receipt) -> Result<(), ErrorCode> {
+        if !queues.contains(&receipt.queue) {
+            return Err(if self.queues.contains_key(&receipt.queue) {
+                ErrorCode::ReceiptOfOtherQueue
+            } else if (1..=self.queues_made).contains(&receipt.queue) {
+                ErrorCode::ReceiptExpired
+            } else {
+                ErrorCode::ReceiptInvalid
+            });
+        }
+        let queue = self.queues.get_mut(&receipt.queue).unwrap();
+        if receipt.lease >= queue.next_lease || receipt.id >= queue.next_id {
+            return Err(ErrorCode::ReceiptInvalid);
+        }
+        let is_of = |message: &ModelMessage| {
+            message.lease.is_some_and(|(lease, ..)| lease == receipt.lease)
+        };
+        let secret = queue.messages.iter().find(|message| is_of(message)).and_then(|m| m.lease);
+        match secret {
+            None => return Err(ErrorCode::ReceiptExpired),
+            Some((_, _, secret)) if secret != receipt.secret => {
+                return Err(ErrorCode::ReceiptInvalid);
+            }
+            Some(_) => {}
+        }
+        let at = queue.messages.iter().position(|message| message.id == receipt.id);
+        let at = at.filter(|at| is_of(&queue.messages[*at])).ok_or(ErrorCode::ReceiptExpired)?;
+        queue.messages.remove(at);
+        queue.totals.deleted += 1;
+        Ok(())
+    }
+
+    /// Forgets the answers after ten minutes in which the producer said nothing.
+    fn forget_answers(&mut self) {
+        let generation = self.now_ms / 600_000;
+        if generation > self.answers_used + 1 {
+            self.answers.clear();
+        }
+        self.answers_used = generation;
+    }
+
+    /// What a repeated request is answered with.
+    fn again(&mut self, number: u64, command: &Command) -> Outcome {
+        match self.answers.get(&number).cloned() {
+            None => self.run(command),
+            Some(Outcome::Received(earlier)) => {
+                if earlier.deleted && !earlier.messages.is_empty() {
+                    return refused(ErrorCode::AnswerForgotten);
+                }
+                if earlier.leases.is_empty() {
+                    let Command::Receive(receive) = command else { unreachable!() };
+                    return self.receive(receive, Some(earlier.settled));
+                }
+                let mut received = Received { settled: earlier.settled, ..Received::default() };
+                for (index, queue, lease) in earlier.leases {
+                    let messages = self.queues.get(&queue).map_or(&[][..], |queue| &queue.messages);
+                    let before = received.messages.len();
+                    for message in messages {
+                        if let Some(held) = message.lease.filter(|(held, ..)| *held == lease) {
+                            received.messages.push(delivery(index, queue, message, Some(held)));
+                        }
+                    }
+                    if received.messages.len() > before {
+                        received.leases.push((index, queue, lease));
+                    }
+                }
+                Outcome::Received(received)
+            }
+            Some(outcome) => outcome,
+        }
+    }
+
+    fn remember(&mut self, number: u64, outcome: &Outcome) {
+        let keep = match outcome {
+            Outcome::Refused(_) => false,
+            Outcome::Received(received) => {
+                !received.messages.is_empty() || !received.settled.runs.is_empty()
+            }
+            _ => true,
+        };
+        if keep {
+            self.answers.insert(number, outcome.clone());
+        }
+    }
+}
+
+fn delivery(
+    index: u16,
+    queue: u64,
+    message: &ModelMessage,
+    lease: Option<(u64, u64, u64)>,
+) -> ReceivedMessage {
+    let (lease_number, end_ms, secret) = lease.unwrap_or_default();
+    let queue = if lease.is_some() { queue } else { 0 };
+    let id = if lease.is_some() { message.id } else { 0 };
+    ReceivedMessage {
+        queue: index,
+        id: message.id,
+        receipt: Receipt { queue, lease: lease_number, id, secret },
+        attempt: message.attempt,
+        sent_at_ms: message.sent_at_ms,
+        lease_until_ms: end_ms,
+        fields: message.message.fields.clone(),
+        body: Body { bytes: message.message.body.clone(), crc: message.message.crc },
+    }
+}
+
+fn refused(code: ErrorCode) -> Outcome {
+    code.refuse("").into()
+}
+
+fn run_of_one(entry: Result<u64, ErrorCode>) -> SentRun {
+    match entry {
+        Ok(first) => SentRun::Stored { first, count: 1 },
+        Err(code) => SentRun::Refused { refusal: Box::new(code.refuse("")), count: 1 },
+    }
+}
+
+/// The outcome with the texts of refusals taken out and runs spread, so that both sides compare.
+fn plain(outcome: Outcome) -> Outcome {
+    let code = |refusal: &Refusal| refusal.code.refuse("");
+    let plain_statuses = |statuses: &Statuses| {
+        let mut spread = Statuses::default();
+        for entry in statuses.entries() {
+            spread.push(entry.err().map(code));
+        }
+        spread
+    };
+    match outcome {
+        Outcome::Refused(refusal) => Outcome::Refused(code(&refusal)),
+        Outcome::Deleted(statuses) => Outcome::Deleted(plain_statuses(&statuses)),
+        Outcome::Received(mut received) => {
+            received.settled = plain_statuses(&received.settled);
+            for message in &mut received.messages {
+                // Long bodies make a failure unreadable; the check sum stays.
+                let length = message.body.bytes.len();
+                assert!(message.body.is_intact());
+                message.body.bytes = format!("{length} bytes").into();
+            }
+            Outcome::Received(received)
+        }
+        Outcome::Sent(runs) => {
+            let sent = qd_protocol::verbs::Sent { runs };
+            let entries = sent.entries().map(|entry| entry.map_err(|refusal| refusal.code));
+            Outcome::Sent(entries.map(run_of_one).collect())
+        }
+        other => other,
+    }
+}
+
+/// The machine, the model, and what the history has given so far.
+struct Run {
+    storage: Memory,
+    machine: Machine,
+    model: Model,
+    now_ms: u64,
+    secret: u64,
+    receipts: Vec<Receipt>,
+    numbered: Vec<Command>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let storage = Memory::default();
+        let machine = storage.open();
+        Self {
+            storage,
+            machine,
+            model: Model::default(),
+            now_ms: 1_000_000,
+            secret: 0,
+            receipts: Vec::new(),
+            numbered: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
+        let sequence = self.machine.position().applied + 1;
+        let record = Record { sequence, now_ms: self.now_ms, entries };
+        self.model.now_ms = self.now_ms;
+        self.model.settle_due();
+        self.machine.apply(&record).unwrap().outcomes
+    }
+
+    fn step(&mut self, action: &Action) {
+        match action {
+            Action::Pass(ms) => self.now_ms += ms,
+            Action::Tick => assert!(self.apply(Vec::new()).is_empty()),
+            Action::Reopen => {
+                let storage = self.storage.clone();
+                let closed = std::mem::replace(&mut self.machine, Memory::default().open());
+                drop(closed);
+                self.machine = storage.open();
+            }
+            Action::Run(intent, numbered) => {
+                self.secret += 1;
+                let known = self.numbered.len();
+                let (command, number) = match *numbered {
+                    Numbered::Again(back) if back < known => {
+                        (self.numbered[known - 1 - back].clone(), Some(known - back))
+                    }
+                    Numbered::No => (intent.command(&self.receipts, self.secret), None),
+                    Numbered::New | Numbered::Again(_) => {
+                        let command = intent.command(&self.receipts, self.secret);
+                        self.numbered.push(command.clone());
+                        (command, Some(known + 1))
+                    }
+                };
+                self.compare(command, number.map(|number| number as u64));
+            }
+        }
+    }
+
+    fn compare(&mut self, command: Command, number: Option<u64>) {
+        let origin = number.map(|number| Origin { producer: 9, number, answered_below: 1 });
+        let actual = self.apply(vec![Entry { origin, command: command.clone() }]);
+        let [actual] = <[Outcome; 1]>::try_from(actual).unwrap();
+        let expected = match number {
+            None => self.model.run(&command),
+            Some(number) => {
+                self.model.forget_answers();
+                let outcome = self.model.again(number, &command);
+                if !self.model.answers.contains_key(&number)
+                    || matches!(&outcome, Outcome::Received(received) if !received.leases.is_empty())
+                {
+                    self.model.remember(number, &outcome);
+                }
+                outcome
+            }
+        };
+        self.receipts.extend(receipts(&actual));
+        assert_eq!(plain(actual), plain(expected), "{command:?}");
+    }
+
+    fn check_state(&self) {
+        assert_eq!(self.machine.verify().unwrap(), [""; 0]);
+        for number in 0..3 {
+            let name = queue_name(number);
+            let described = self.machine.describe(&name, self.model.now_ms).unwrap();
+            match self.model.find(&name) {
+                None => assert_eq!(described.unwrap_err().code, ErrorCode::NoSuchQueue),
+                Some(number) => {
+                    let queue = &self.model.queues[&number];
+                    let described = described.unwrap();
+                    assert_eq!(described.statistics, queue.statistics(self.model.now_ms));
+                    assert_eq!(described.attributes, queue.attributes);
+                }
+            }
+        }
+    }
+}
+
+/// `QD_MODEL_CASES` sets the number of cases: a thousand by default, millions by hand.
+fn cases(default: u32) -> u32 {
+    std::env::var("QD_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: cases(1000), max_shrink_iters: 2000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn machine_does_what_a_plain_model_does(actions in actions(40)) {
+        let mut run = Run::new();
+        for action in &actions {
+            run.step(action);
+        }
+        run.check_state();
+        run.step(&Action::Reopen);
+        run.check_state();
+    }
+}

@@ -1,0 +1,209 @@
+//! Random commands that make sense often enough.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use qd::shard::command::{Create, Delete, Drop, NewMessage, Receive, Send};
+use qd::shard::{Command, Outcome};
+use qd_protocol::verbs::IfExists;
+use qd_protocol::{AttributeChanges, Body, QueueName, Receipt};
+
+/// One step of a random history.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// A command, built when the receipts so far are known.
+    Run(Intent, Numbered),
+    /// State time passes.
+    Pass(u64),
+    /// Empty record.
+    Tick,
+    /// The store is closed and opened again.
+    Reopen,
+}
+
+/// Whether the request is numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbered {
+    /// No.
+    No,
+    /// Its number is new.
+    New,
+    /// It is the same request as this many numbered requests ago.
+    Again(usize),
+}
+
+/// A command without what can only be known later.
+#[derive(Debug, Clone)]
+pub enum Intent {
+    /// `create`.
+    Create(u8, IfExists, AttributeChanges),
+    /// `drop`.
+    Drop(u8, bool),
+    /// `send`: sizes and fill bytes of the bodies, and whether they have headers.
+    Send(u8, Vec<(usize, u8, bool)>),
+    /// `receive`: queues, most messages, bytes, timeout, delete, receipts to settle.
+    Receive(Vec<u8>, u32, u64, Option<u64>, bool, Vec<Pick>),
+    /// `delete`.
+    Delete(u8, Vec<Pick>),
+}
+
+/// Which receipt to use.
+#[derive(Debug, Clone, Copy)]
+pub enum Pick {
+    /// One that was given out, counted back from the newest.
+    Recent(usize),
+    /// One that never was.
+    Forged(u64, u64, u64, u64),
+}
+
+/// The name of queue `number`.
+pub fn queue_name(number: u8) -> QueueName {
+    QueueName::new(format!("q{number}")).unwrap()
+}
+
+fn queue() -> impl Strategy<Value = u8> {
+    prop_oneof![6 => Just(0u8), 3 => Just(1), 1 => Just(2)]
+}
+
+fn attributes() -> impl Strategy<Value = AttributeChanges> {
+    (
+        proptest::option::weighted(0.3, 1u64..30),
+        proptest::option::weighted(0.3, 1u64..20_000),
+        proptest::option::weighted(0.3, 0u64..6_000),
+        proptest::option::weighted(0.5, 0u64..5_000),
+    )
+        .prop_map(|(max_messages, max_bytes, max_message_size, visibility_timeout_ms)| {
+            AttributeChanges { max_messages, max_bytes, max_message_size, visibility_timeout_ms }
+        })
+}
+
+fn if_exists() -> impl Strategy<Value = IfExists> {
+    prop_oneof![Just(IfExists::Compare), Just(IfExists::Keep), Just(IfExists::Update)]
+}
+
+fn bodies() -> impl Strategy<Value = Vec<(usize, u8, bool)>> {
+    let size = prop_oneof![
+        8 => 0usize..200,
+        2 => 1_000usize..6_000,
+        1 => 60_000usize..140_000,
+    ];
+    let few = proptest::collection::vec((size, any::<u8>(), prop::bool::weighted(0.2)), 1..8);
+    let many = proptest::collection::vec((0usize..300, any::<u8>(), Just(false)), 100..250);
+    prop_oneof![6 => few, 1 => many]
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        20 => (0usize..40).prop_map(Pick::Recent),
+        1 => (0u64..4, 0u64..10, 0u64..50, any::<u64>())
+            .prop_map(|(queue, lease, id, secret)| Pick::Forged(queue, lease, id, secret)),
+    ]
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    let receive = (
+        proptest::collection::vec(queue(), 1..3),
+        prop_oneof![4 => 1u32..20, 1 => 1u32..400],
+        prop_oneof![4 => Just(1u64 << 20), 1 => 1u64..2_000],
+        proptest::option::weighted(0.3, 0u64..4_000),
+        prop::bool::weighted(0.15),
+        proptest::collection::vec(pick(), 0..6),
+    );
+    prop_oneof![
+        3 => (queue(), if_exists(), attributes())
+            .prop_map(|(queue, mode, attributes)| Intent::Create(queue, mode, attributes)),
+        1 => (queue(), any::<bool>()).prop_map(|(queue, only)| Intent::Drop(queue, only)),
+        8 => (queue(), bodies()).prop_map(|(queue, bodies)| Intent::Send(queue, bodies)),
+        8 => receive.prop_map(|(queues, max, bytes, timeout, delete, settle)| {
+            Intent::Receive(queues, max, bytes, timeout, delete, settle)
+        }),
+        6 => (queue(), proptest::collection::vec(pick(), 1..20))
+            .prop_map(|(queue, picks)| Intent::Delete(queue, picks)),
+    ]
+}
+
+/// A random history.
+pub fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
+    let numbered = prop_oneof![
+        4 => Just(Numbered::No),
+        4 => Just(Numbered::New),
+        2 => (0usize..4).prop_map(Numbered::Again),
+    ];
+    let action = prop_oneof![
+        20 => (intent(), numbered).prop_map(|(intent, numbered)| Action::Run(intent, numbered)),
+        4 => (0u64..3_000).prop_map(Action::Pass),
+        1 => (500_000u64..800_000).prop_map(Action::Pass),
+        2 => Just(Action::Tick),
+        1 => Just(Action::Reopen),
+    ];
+    proptest::collection::vec(action, 1..most)
+}
+
+impl Intent {
+    /// The command, with the receipts given out so far.
+    pub fn command(&self, receipts: &[Receipt], secret: u64) -> Command {
+        let pick = |pick: &Pick| match *pick {
+            Pick::Recent(back) if !receipts.is_empty() => {
+                receipts[receipts.len() - 1 - back % receipts.len()]
+            }
+            Pick::Recent(back) => Receipt { queue: 1, lease: 1, id: back as u64, secret: 0 },
+            Pick::Forged(queue, lease, id, secret) => Receipt { queue, lease, id, secret },
+        };
+        match self {
+            Self::Create(queue, if_exists, attributes) => Command::Create(Create {
+                queue: queue_name(*queue),
+                if_exists: *if_exists,
+                attributes: attributes.clone(),
+            }),
+            Self::Drop(queue, only_if_empty) => {
+                Command::Drop(Drop { queue: queue_name(*queue), only_if_empty: *only_if_empty })
+            }
+            Self::Send(queue, bodies) => {
+                let messages = bodies
+                    .iter()
+                    .map(|(size, fill, headers)| message(vec![*fill; *size], *headers));
+                Command::Send(Send { queue: queue_name(*queue), messages: messages.collect() })
+            }
+            Self::Receive(queues, max, bytes_max, timeout, delete, settle) => {
+                Command::Receive(Receive {
+                    queues: queues.iter().copied().map(queue_name).collect(),
+                    max: *max,
+                    bytes_max: *bytes_max,
+                    visibility_timeout_ms: *timeout,
+                    delete: *delete,
+                    settle: settle.iter().map(pick).collect(),
+                    secret,
+                })
+            }
+            Self::Delete(queue, picks) => Command::Delete(Delete {
+                queue: queue_name(*queue),
+                receipts: picks.iter().map(pick).collect(),
+            }),
+        }
+    }
+}
+
+/// A message as the broker hands it on.
+pub fn message(body: Vec<u8>, headers: bool) -> NewMessage {
+    let mut pairs = Vec::new();
+    if headers {
+        pairs.push(("key".to_owned(), "value".to_owned()));
+    }
+    let headers = qd_protocol::Headers(pairs);
+    let body = Body::new(Bytes::from(body));
+    NewMessage {
+        crc: body.crc,
+        size: (body.bytes.len() + headers.size()) as u64,
+        fields: headers.to_fields(),
+        body: body.bytes,
+    }
+}
+
+/// The receipts in an outcome.
+pub fn receipts(outcome: &Outcome) -> Vec<Receipt> {
+    match outcome {
+        Outcome::Received(received) if !received.deleted => {
+            received.messages.iter().map(|message| message.receipt).collect()
+        }
+        _ => Vec::new(),
+    }
+}

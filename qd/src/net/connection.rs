@@ -27,7 +27,10 @@ const WRITE_BYTES: usize = 256 << 10;
 const REPLIES_PER_WRITE: usize = 128;
 /// A buffer that has grown above this is given back once it is empty.
 const KEPT_BUFFER_BYTES: usize = 256 << 10;
-/// How much, and how long, a connection that is about to be closed is still read from, so that
+/// Room made for one read: as much as a busy connection fills, as little as an idle one needs.
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 128 << 10;
+/// How long a connection that is about to be closed is still read from, so that
 /// the client sees the reason before it sees the end.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -85,6 +88,7 @@ async fn serve<R: Input, W: Output>(
     let mut reader = Reader {
         input,
         buffer: BytesMut::new(),
+        read_bytes: READ_BYTES_MIN,
         codec: FrameCodec::default(),
         slots: Arc::new(Semaphore::new(qd_protocol::IN_FLIGHT_MAX as usize)),
         producer: None,
@@ -159,6 +163,8 @@ async fn greet(
 struct Reader<R> {
     input: R,
     buffer: BytesMut,
+    /// Room made for the next read.
+    read_bytes: usize,
     codec: FrameCodec,
     /// Places for unanswered requests.
     slots: Arc<Semaphore>,
@@ -185,9 +191,8 @@ impl<R: Input> Reader<R> {
                 Err(error) => return Err(self.refuse_frame(error).await),
             }
             if self.buffer.is_empty() {
-                if self.buffer.capacity() > KEPT_BUFFER_BYTES {
-                    self.buffer = BytesMut::new();
-                }
+                // A new one: this may be the end of what was made for a large frame.
+                self.buffer = BytesMut::new();
             } else if frame_until.is_none() {
                 frame_until = Some(Instant::now() + FRAME_TIMEOUT);
             }
@@ -195,6 +200,8 @@ impl<R: Input> Reader<R> {
                 None => Some((hello_until, "hello")),
                 Some(_) => frame_until.map(|until| (until, "a frame")),
             };
+            self.buffer.reserve(self.read_bytes);
+            let room = self.buffer.capacity() - self.buffer.len();
             let more = self.input.read_buf(&mut self.buffer);
             let read = async {
                 match deadline {
@@ -208,6 +215,11 @@ impl<R: Input> Reader<R> {
                 read = read => read??,
                 _ = self.stop.changed() => return Ok(()),
             };
+            if read == room {
+                self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
+            } else if read < self.read_bytes / 4 {
+                self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+            }
             if read == 0 {
                 return if self.buffer.is_empty() { Ok(()) } else { Err(Ended::CutOff) };
             }

@@ -1,4 +1,5 @@
 //! The state machine from outside: against a plain model, replayed, and on failing disks.
+#![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
 mod faults;
 mod memory;

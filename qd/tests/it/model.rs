@@ -434,20 +434,20 @@ impl Run {
                         (command, Some(known + 1))
                     }
                 };
-                self.compare(command, number.map(|number| number as u64));
+                self.compare(&command, number.map(|number| number as u64));
             }
         }
     }
 
-    fn compare(&mut self, command: Command, number: Option<u64>) {
+    fn compare(&mut self, command: &Command, number: Option<u64>) {
         let origin = number.map(|number| Origin { producer: 9, number, answered_below: 1 });
         let actual = self.apply(vec![Entry { origin, command: command.clone() }]);
         let [actual] = <[Outcome; 1]>::try_from(actual).unwrap();
         let expected = match number {
-            None => self.model.run(&command),
+            None => self.model.run(command),
             Some(number) => {
                 self.model.forget_answers();
-                let outcome = self.model.again(number, &command);
+                let outcome = self.model.again(number, command);
                 if !self.model.answers.contains_key(&number)
                     || matches!(&outcome, Outcome::Received(received) if !received.leases.is_empty())
                 {

@@ -1,0 +1,104 @@
+//! The state machine on a real file: records of 16 requests of 100 messages of 100 bytes.
+//!
+//! `cargo bench -p qd`; prints messages per second, a line per phase, median of five runs.
+//! The directory is `$QD_BENCH_DIR` or the system's temporary one.
+#![allow(clippy::unwrap_used, reason = "in a benchmark a failure is a panic")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use qd::shard::command::{Create, Delete, NewMessage, Receive, Send};
+use qd::shard::{Applied, Command, Entry, Machine, Origin, Outcome, Record};
+use qd::store::{CACHE_BYTES, Store};
+use qd_protocol::verbs::IfExists;
+use qd_protocol::{AttributeChanges, Body, QueueName};
+
+const REQUESTS: u32 = 16;
+const BATCH: u32 = 100;
+const RECORDS: u32 = 150;
+
+struct Bench {
+    machine: Machine,
+    queue: QueueName,
+    number: u64,
+}
+
+impl Bench {
+    fn apply(&mut self, commands: Vec<Command>) -> Applied {
+        self.number += 1;
+        let number = self.number;
+        let entry = |(producer, command)| {
+            let origin = Origin { producer: producer as u64 + 1, number, answered_below: number };
+            Entry { origin: Some(origin), command }
+        };
+        let entries = commands.into_iter().enumerate().map(entry).collect();
+        let sequence = self.machine.position().applied + 1;
+        self.machine.apply(&Record { sequence, now_ms: 1_700_000_000_000, entries }).unwrap()
+    }
+
+    fn send(&self) -> Command {
+        let body = Body::new(Bytes::from_static(&[b'x'; 100]));
+        let message =
+            NewMessage { crc: body.crc, size: 100, fields: Bytes::new(), body: body.bytes };
+        Command::Send(Send { queue: self.queue.clone(), messages: vec![message; BATCH as usize] })
+    }
+
+    fn receive(&self) -> Command {
+        Command::Receive(Receive {
+            queues: vec![self.queue.clone()],
+            max: BATCH,
+            bytes_max: 1 << 20,
+            visibility_timeout_ms: None,
+            delete: false,
+            settle: Vec::new(),
+            secret: 7,
+        })
+    }
+
+    fn delete(&self, outcome: &Outcome) -> Command {
+        let Outcome::Received(received) = outcome else { panic!("{outcome:?}") };
+        let receipts = received.messages.iter().map(|message| message.receipt).collect();
+        Command::Delete(Delete { queue: self.queue.clone(), receipts })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = std::time::Instant::now();
+    work();
+    start.elapsed()
+}
+
+fn run() -> [f64; 2] {
+    let parent = std::env::var_os("QD_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
+    let dir = tempfile::tempdir_in(parent).unwrap();
+    let store = Store::open(&dir.path().join("state.redb"), CACHE_BYTES, 7).unwrap();
+    let queue = QueueName::new("bench").unwrap();
+    let mut bench = Bench { machine: Machine::open(store).unwrap(), queue, number: 0 };
+    bench.apply(vec![Command::Create(Create {
+        queue: bench.queue.clone(),
+        if_exists: IfExists::Keep,
+        attributes: AttributeChanges::default(),
+    })]);
+    let sending = timed(|| {
+        for _ in 0..RECORDS {
+            bench.apply((0..REQUESTS).map(|_| bench.send()).collect());
+        }
+    });
+    let taking = timed(|| {
+        for _ in 0..RECORDS {
+            let taken = bench.apply((0..REQUESTS).map(|_| bench.receive()).collect());
+            bench.apply(taken.outcomes.iter().map(|outcome| bench.delete(outcome)).collect());
+        }
+    });
+    let messages = f64::from(RECORDS * REQUESTS * BATCH);
+    [messages / sending.as_secs_f64(), messages / taking.as_secs_f64()]
+}
+
+fn main() {
+    let mut runs: Vec<_> = (0..5).map(|_| run()).collect();
+    for (phase, name) in ["send", "receive, then delete"].into_iter().enumerate() {
+        runs.sort_by(|a, b| a[phase].total_cmp(&b[phase]));
+        println!("{name}: {:.0} messages/s", runs[2][phase]);
+    }
+}

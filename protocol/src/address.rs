@@ -29,10 +29,7 @@ impl Address {
     pub fn unix(path: impl Into<PathBuf>) -> Result<Self, AddressError> {
         let path = path.into();
         let length = path.as_os_str().len();
-        let error = |reason: String| AddressError {
-            text: path.display().to_string(),
-            reason,
-        };
+        let error = |reason: String| AddressError { text: path.display().to_string(), reason };
         if length == 0 {
             return Err(error("the path of the socket is missing".to_owned()));
         }
@@ -49,10 +46,8 @@ impl std::str::FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let error = |reason: &str| AddressError {
-            text: text.to_owned(),
-            reason: reason.to_owned(),
-        };
+        let error =
+            |reason: &str| AddressError { text: text.to_owned(), reason: reason.to_owned() };
         if let Some(path) = text.strip_prefix("unix:") {
             return Self::unix(path);
         }
@@ -67,9 +62,7 @@ impl std::str::FromStr for Address {
             return Err(error("users are not available in this version"));
         }
         if host.is_empty() || (host.contains(':') && !host.starts_with('[')) {
-            return Err(error(
-                "the host is missing (an IPv6 address stands in brackets)",
-            ));
+            return Err(error("the host is missing (an IPv6 address stands in brackets)"));
         }
         if port.parse::<u16>().is_err() {
             return Err(error("the port is not a number from 0 to 65535"));
@@ -94,26 +87,10 @@ mod tests {
     #[test]
     fn addresses_are_told_apart() {
         assert_eq!("unix:/a".parse(), Ok(Address::Unix("/a".into())));
-        assert_eq!(
-            "qd://[::1]:7".parse(),
-            Ok(Address::Tcp("[::1]:7".to_owned()))
-        );
-        assert_eq!(
-            "localhost:7".parse(),
-            Ok(Address::Tcp("localhost:7".to_owned()))
-        );
+        assert_eq!("qd://[::1]:7".parse(), Ok(Address::Tcp("[::1]:7".to_owned())));
+        assert_eq!("localhost:7".parse(), Ok(Address::Tcp("localhost:7".to_owned())));
         let long = format!("unix:/{}", "x".repeat(107));
-        for bad in [
-            "",
-            "unix:",
-            "host",
-            ":7",
-            "::1:7",
-            "h:99999",
-            "u@h:7",
-            "qds://h:7",
-            &long,
-        ] {
+        for bad in ["", "unix:", "host", ":7", "::1:7", "h:99999", "u@h:7", "qds://h:7", &long] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?}");
         }
     }

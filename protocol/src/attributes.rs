@@ -201,9 +201,7 @@ impl Payload for QueueDescription {
     fn encode(&self, out: &mut BytesMut) {
         put_string(out, self.name.as_str());
         out.put_u64_le(self.created_at_ms);
-        put_field(out, 1, |out| {
-            AttributeChanges::from(&self.attributes).encode(out)
-        });
+        put_field(out, 1, |out| AttributeChanges::from(&self.attributes).encode(out));
         put_field(out, 2, |out| self.statistics.encode(out));
     }
 
@@ -219,12 +217,7 @@ impl Payload for QueueDescription {
                 _ => {}
             }
         }
-        Ok(Self {
-            name,
-            created_at_ms,
-            attributes,
-            statistics,
-        })
+        Ok(Self { name, created_at_ms, attributes, statistics })
     }
 }
 
@@ -243,22 +236,12 @@ mod tests {
         let description = QueueDescription {
             name: QueueName::new("jobs").unwrap(),
             created_at_ms: 17,
-            attributes: Attributes {
-                max_messages: 5,
-                ..Attributes::default()
-            },
-            statistics: Statistics {
-                ready: 1,
-                redelivered: 9,
-                ..Statistics::default()
-            },
+            attributes: Attributes { max_messages: 5, ..Attributes::default() },
+            statistics: Statistics { ready: 1, redelivered: 9, ..Statistics::default() },
         };
         let mut out = BytesMut::new();
         description.encode(&mut out);
-        assert_eq!(
-            QueueDescription::decode(&mut Reader::new(out.freeze())),
-            Ok(description)
-        );
+        assert_eq!(QueueDescription::decode(&mut Reader::new(out.freeze())), Ok(description));
     }
 
     #[test]

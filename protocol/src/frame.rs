@@ -113,12 +113,7 @@ impl Decoder for FrameCodec {
         }
         if length > self.maximum {
             let maximum = self.maximum;
-            return Err(FrameError::TooLarge {
-                correlation,
-                opcode,
-                length,
-                maximum,
-            });
+            return Err(FrameError::TooLarge { correlation, opcode, length, maximum });
         }
         let total = length as usize + 4;
         if input.len() < total {
@@ -127,12 +122,7 @@ impl Decoder for FrameCodec {
         }
         let mut whole = input.split_to(total);
         whole.advance(HEADER_BYTES);
-        Ok(Some(Frame {
-            correlation,
-            opcode,
-            flags,
-            payload: whole.freeze(),
-        }))
+        Ok(Some(Frame { correlation, opcode, flags, payload: whole.freeze() }))
     }
 }
 
@@ -181,20 +171,13 @@ mod tests {
     }
 
     fn example() -> Frame {
-        Frame {
-            correlation: 7,
-            opcode: 9,
-            flags: 2,
-            payload: Bytes::from_static(b"hello"),
-        }
+        Frame { correlation: 7, opcode: 9, flags: 2, payload: Bytes::from_static(b"hello") }
     }
 
     #[test]
     fn frame_survives_any_cut() {
         let mut bytes = BytesMut::new();
-        FrameCodec::default()
-            .encode(&example(), &mut bytes)
-            .unwrap();
+        FrameCodec::default().encode(&example(), &mut bytes).unwrap();
         for cut in 0..bytes.len() {
             let mut codec = FrameCodec::default();
             let mut input = BytesMut::from(&bytes[..cut]);
@@ -209,17 +192,9 @@ mod tests {
     fn two_frames_in_one_read_come_out_in_order() {
         let mut bytes = BytesMut::new();
         put_frame(&mut bytes, 1, 2, 0, |_| ());
-        FrameCodec::default()
-            .encode(&example(), &mut bytes)
-            .unwrap();
+        FrameCodec::default().encode(&example(), &mut bytes).unwrap();
         let frames = decode_all(&mut FrameCodec::default(), &bytes).unwrap();
-        assert_eq!(
-            frames
-                .iter()
-                .map(|frame| frame.correlation)
-                .collect::<Vec<_>>(),
-            [1, 7]
-        );
+        assert_eq!(frames.iter().map(|frame| frame.correlation).collect::<Vec<_>>(), [1, 7]);
     }
 
     #[test]
@@ -227,18 +202,8 @@ mod tests {
         let mut bytes = BytesMut::new();
         put_frame(&mut bytes, 5, 6, 0, |out| out.put_bytes(0, 100));
         let error = decode_all(&mut FrameCodec::new(107), &bytes[..12]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "frame of 108 bytes is over the limit of 107 bytes"
-        );
-        assert!(matches!(
-            error,
-            FrameError::TooLarge {
-                correlation: 5,
-                opcode: 6,
-                ..
-            }
-        ));
+        assert_eq!(error.to_string(), "frame of 108 bytes is over the limit of 107 bytes");
+        assert!(matches!(error, FrameError::TooLarge { correlation: 5, opcode: 6, .. }));
     }
 
     #[test]
@@ -254,10 +219,6 @@ mod tests {
         put_frame(&mut input, 1, 1, 0, |_| ());
         input[..4].copy_from_slice(&(16u32 << 20).to_le_bytes());
         assert!(codec.decode(&mut input).unwrap().is_none());
-        assert!(
-            input.capacity() <= RESERVE_BYTES_MAX + 1024,
-            "{}",
-            input.capacity()
-        );
+        assert!(input.capacity() <= RESERVE_BYTES_MAX + 1024, "{}", input.capacity());
     }
 }

@@ -47,16 +47,9 @@ impl QueueName {
             '.' | '-' => position > 0,
             other => other.is_ascii_alphanumeric() || other == '_',
         };
-        let bad = name
-            .chars()
-            .enumerate()
-            .find(|&(at, character)| !allowed(at, character));
+        let bad = name.chars().enumerate().find(|&(at, character)| !allowed(at, character));
         if let Some((at, character)) = bad {
-            return Err(NameError::Character {
-                name,
-                character,
-                position: at + 1,
-            });
+            return Err(NameError::Character { name, character, position: at + 1 });
         }
         Ok(Self(name))
     }

@@ -28,10 +28,7 @@ pub struct VersionRange {
 
 impl VersionRange {
     /// What this release speaks.
-    pub const OURS: Self = Self {
-        lowest: crate::VERSION,
-        highest: crate::VERSION,
-    };
+    pub const OURS: Self = Self { lowest: crate::VERSION, highest: crate::VERSION };
 
     /// The highest version that both sides speak.
     pub fn common(self, other: Self) -> Option<u16> {
@@ -79,9 +76,7 @@ impl ClientPreamble {
     pub fn from_bytes(bytes: &[u8; CLIENT_BYTES]) -> Result<Self, WrongMagic> {
         let mut input = &bytes[..];
         check_magic(&mut input)?;
-        Ok(Self {
-            versions: versions(&mut input),
-        })
+        Ok(Self { versions: versions(&mut input) })
     }
 }
 
@@ -181,18 +176,11 @@ impl ServerPreamble {
 fn check_magic(input: &mut &[u8]) -> Result<(), WrongMagic> {
     let mut magic = [0; 4];
     input.copy_to_slice(&mut magic);
-    if magic == MAGIC {
-        Ok(())
-    } else {
-        Err(WrongMagic(magic))
-    }
+    if magic == MAGIC { Ok(()) } else { Err(WrongMagic(magic)) }
 }
 
 fn versions(input: &mut &[u8]) -> VersionRange {
-    VersionRange {
-        lowest: input.get_u16_le(),
-        highest: input.get_u16_le(),
-    }
+    VersionRange { lowest: input.get_u16_le(), highest: input.get_u16_le() }
 }
 
 /// The buffer as an array of exactly its length.
@@ -208,12 +196,7 @@ mod tests {
 
     #[test]
     fn both_preambles_survive_the_wire() {
-        let client = ClientPreamble {
-            versions: VersionRange {
-                lowest: 1,
-                highest: 3,
-            },
-        };
+        let client = ClientPreamble { versions: VersionRange { lowest: 1, highest: 3 } };
         assert_eq!(ClientPreamble::from_bytes(&client.to_bytes()), Ok(client));
         let server = ServerPreamble {
             versions: VersionRange::OURS,

@@ -65,9 +65,7 @@ impl fmt::Display for Receipt {
         let crc = crc32c::crc32c(&bytes);
         bytes.put_u32_le(crc);
         for group in bytes.chunks_exact(3) {
-            let bits = group
-                .iter()
-                .fold(0u32, |bits, &byte| bits << 8 | u32::from(byte));
+            let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte));
             for shift in [18, 12, 6, 0] {
                 let digit = (bits >> shift & 63) as usize;
                 let character = ALPHABET.get(digit).copied().unwrap_or(b'?');
@@ -82,10 +80,8 @@ impl std::str::FromStr for Receipt {
     type Err = ReceiptError;
 
     fn from_str(text: &str) -> Result<Self, ReceiptError> {
-        let error = |reason| ReceiptError {
-            text: text.chars().take(60).collect::<String>(),
-            reason,
-        };
+        let error =
+            |reason| ReceiptError { text: text.chars().take(60).collect::<String>(), reason };
         if text.len() != RECEIPT_CHARACTERS {
             return Err(error("a receipt has 48 characters"));
         }
@@ -111,12 +107,7 @@ impl std::str::FromStr for Receipt {
 mod tests {
     use super::*;
 
-    const EXAMPLE: Receipt = Receipt {
-        queue: 1,
-        lease: 2,
-        id: u64::MAX,
-        secret: 0x0123_4567,
-    };
+    const EXAMPLE: Receipt = Receipt { queue: 1, lease: 2, id: u64::MAX, secret: 0x0123_4567 };
 
     #[test]
     fn text_form_round_trips_and_never_starts_like_a_flag() {

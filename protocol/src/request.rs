@@ -32,10 +32,7 @@ impl Payload for Numbering {
             let reason = format!("{number} with all below {answered_below} answered");
             return Err(DecodeError::value("request number", reason));
         }
-        Ok(Self {
-            number,
-            answered_below,
-        })
+        Ok(Self { number, answered_below })
     }
 }
 
@@ -46,11 +43,7 @@ pub fn put_request<V: Verb>(
     numbering: Option<Numbering>,
     verb: &V,
 ) {
-    let flags = if numbering.is_some() {
-        FLAG_NUMBERED
-    } else {
-        0
-    };
+    let flags = if numbering.is_some() { FLAG_NUMBERED } else { 0 };
     put_frame(out, correlation, V::OPCODE, flags, |out| {
         if let Some(numbering) = numbering {
             numbering.encode(out);
@@ -61,20 +54,12 @@ pub fn put_request<V: Verb>(
 
 /// Appends an answer's frame.
 pub fn put_answer<A: Payload>(out: &mut BytesMut, correlation: u32, opcode: u16, answer: &A) {
-    put_frame(out, correlation, opcode, FLAG_ANSWER, |out| {
-        answer.encode(out)
-    });
+    put_frame(out, correlation, opcode, FLAG_ANSWER, |out| answer.encode(out));
 }
 
 /// Appends the frame of a refused request.
 pub fn put_refusal(out: &mut BytesMut, correlation: u32, opcode: u16, refusal: &Refusal) {
-    put_frame(
-        out,
-        correlation,
-        opcode,
-        FLAG_ANSWER | FLAG_REFUSED,
-        |out| refusal.encode(out),
-    );
+    put_frame(out, correlation, opcode, FLAG_ANSWER | FLAG_REFUSED, |out| refusal.encode(out));
 }
 
 /// Why a call got no answer of its type.
@@ -165,6 +150,4 @@ macro_rules! requests {
     };
 }
 
-requests!(
-    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Send, Receive, Delete
-);
+requests!(Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Send, Receive, Delete);

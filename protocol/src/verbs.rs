@@ -24,7 +24,7 @@ pub use receive::{Receive, Received, ReceivedMessage};
 pub use send::{Send, SendEntry, Sent, SentRun};
 pub use shutdown::{Shutdown, ShuttingDown};
 
-use crate::wire::Payload;
+use crate::wire::{DecodeError, Payload};
 
 /// A verb: the request, and the type of its answer.
 pub trait Verb: Payload {
@@ -33,6 +33,20 @@ pub trait Verb: Payload {
     /// True when the verb changes state, so that its requests are numbered
     /// ([`crate::Numbering`]) and can be repeated safely after a lost answer.
     const CHANGES: bool;
+    /// True when a client may repeat the request after a lost answer.
+    const REPEATABLE: bool = true;
     /// What a request that is not refused is answered with.
     type Answer: Payload;
+
+    /// True when the server may keep the request until something happens, so that it is worth
+    /// ending it by a [`Cancel`] when nobody waits for the answer any more.
+    fn parks(&self) -> bool {
+        false
+    }
+
+    /// What a client checks of an answer beyond its encoding.
+    fn check_answer(answer: &Self::Answer) -> Result<(), DecodeError> {
+        let _ = answer;
+        Ok(())
+    }
 }

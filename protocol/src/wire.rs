@@ -43,10 +43,7 @@ pub enum DecodeError {
 impl DecodeError {
     /// A [`DecodeError::Value`].
     pub fn value(field: &'static str, reason: impl Into<String>) -> Self {
-        Self::Value {
-            field,
-            reason: reason.into(),
-        }
+        Self::Value { field, reason: reason.into() }
     }
 }
 
@@ -70,11 +67,7 @@ impl Reader {
     fn need(&self, field: &'static str, needed: usize) -> Result<(), DecodeError> {
         let left = self.rest.len();
         if left < needed {
-            return Err(DecodeError::Short {
-                field,
-                needed,
-                left,
-            });
+            return Err(DecodeError::Short { field, needed, left });
         }
         Ok(())
     }
@@ -108,10 +101,7 @@ impl Reader {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(DecodeError::value(
-                field,
-                format!("{other} is neither 0 nor 1"),
-            )),
+            other => Err(DecodeError::value(field, format!("{other} is neither 0 nor 1"))),
         }
     }
 

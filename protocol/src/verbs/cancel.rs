@@ -32,9 +32,7 @@ impl Payload for Cancel {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let cancel = Self {
-            correlation: input.u32("correlation id")?,
-        };
+        let cancel = Self { correlation: input.u32("correlation id")? };
         skip_fields(input)?;
         Ok(cancel)
     }

@@ -62,10 +62,7 @@ impl Payload for Create {
             1 => IfExists::Keep,
             2 => IfExists::Update,
             other => {
-                return Err(DecodeError::value(
-                    "if-exists mode",
-                    format!("{other} is not 0 to 2"),
-                ));
+                return Err(DecodeError::value("if-exists mode", format!("{other} is not 0 to 2")));
             }
         };
         let mut attributes = AttributeChanges::default();
@@ -74,11 +71,7 @@ impl Payload for Create {
                 attributes = AttributeChanges::decode(&mut value)?;
             }
         }
-        Ok(Self {
-            queue,
-            if_exists,
-            attributes,
-        })
+        Ok(Self { queue, if_exists, attributes })
     }
 }
 
@@ -88,9 +81,7 @@ impl Payload for Created {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let created = Self {
-            created: input.flag("created")?,
-        };
+        let created = Self { created: input.flag("created")? };
         skip_fields(input)?;
         Ok(created)
     }

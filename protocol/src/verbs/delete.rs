@@ -71,10 +71,7 @@ impl Payload for Delete {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let delete = Self {
-            queue: queue_name(input)?,
-            receipts: read_receipts(input)?,
-        };
+        let delete = Self { queue: queue_name(input)?, receipts: read_receipts(input)? };
         skip_fields(input)?;
         Ok(delete)
     }
@@ -101,9 +98,7 @@ impl Payload for Deleted {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let deleted = Self {
-            statuses: Statuses::decode(input)?,
-        };
+        let deleted = Self { statuses: Statuses::decode(input)? };
         skip_fields(input)?;
         Ok(deleted)
     }

@@ -26,9 +26,7 @@ impl Payload for Describe {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let describe = Self {
-            queue: queue_name(input)?,
-        };
+        let describe = Self { queue: queue_name(input)? };
         skip_fields(input)?;
         Ok(describe)
     }

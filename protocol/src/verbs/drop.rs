@@ -36,10 +36,7 @@ impl Payload for Drop {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let drop = Self {
-            queue: queue_name(input)?,
-            only_if_empty: input.flag("only if empty")?,
-        };
+        let drop = Self { queue: queue_name(input)?, only_if_empty: input.flag("only if empty")? };
         skip_fields(input)?;
         Ok(drop)
     }
@@ -51,9 +48,7 @@ impl Payload for Dropped {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let dropped = Self {
-            messages: input.u64("messages")?,
-        };
+        let dropped = Self { messages: input.u64("messages")? };
         skip_fields(input)?;
         Ok(dropped)
     }

@@ -35,10 +35,7 @@ impl Payload for Hello {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let hello = Self {
-            producer: input.u64("producer")?,
-            client: input.string("client")?,
-        };
+        let hello = Self { producer: input.u64("producer")?, client: input.string("client")? };
         skip_fields(input)?;
         Ok(hello)
     }
@@ -50,9 +47,7 @@ impl Payload for Welcome {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let welcome = Self {
-            server: input.string("server")?,
-        };
+        let welcome = Self { server: input.string("server")? };
         skip_fields(input)?;
         Ok(welcome)
     }

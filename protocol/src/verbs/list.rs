@@ -46,18 +46,12 @@ impl Payload for List {
             put_field(out, FIELD_PATTERN, |out| out.put_slice(pattern.as_bytes()));
         }
         if let Some(after) = &self.after {
-            put_field(out, FIELD_AFTER, |out| {
-                out.put_slice(after.as_str().as_bytes())
-            });
+            put_field(out, FIELD_AFTER, |out| out.put_slice(after.as_str().as_bytes()));
         }
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let mut list = Self {
-            pattern: None,
-            after: None,
-            limit: input.u32("limit")?,
-        };
+        let mut list = Self { pattern: None, after: None, limit: input.u32("limit")? };
         while let Some((tag, mut value)) = input.field()? {
             match tag {
                 FIELD_PATTERN => list.pattern = Some(utf8("pattern", &value.rest())?),

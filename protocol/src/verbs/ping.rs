@@ -37,9 +37,7 @@ impl Payload for Pong {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let pong = Self {
-            time_ms: input.u64("server time")?,
-        };
+        let pong = Self { time_ms: input.u64("server time")? };
         skip_fields(input)?;
         Ok(pong)
     }

@@ -90,6 +90,22 @@ impl Verb for Receive {
     const OPCODE: u16 = 33;
     const CHANGES: bool = true;
     type Answer = Received;
+
+    fn parks(&self) -> bool {
+        self.wait_ms > 0
+    }
+
+    fn check_answer(answer: &Received) -> Result<(), DecodeError> {
+        match answer.messages.iter().find(|message| !message.body.is_intact()) {
+            None => Ok(()),
+            Some(ReceivedMessage { queue, id, .. }) => {
+                let reason = format!(
+                    "message {id} of queue {queue} of the request does not have its CRC-32C"
+                );
+                Err(DecodeError::value("body", reason))
+            }
+        }
+    }
 }
 
 const FIELD_WAIT: u8 = 1;
@@ -124,9 +140,7 @@ impl Payload for Receive {
             let reason = format!("{count} is not 1 to {QUEUES_MAX}");
             return Err(DecodeError::value("number of queues", reason));
         }
-        let queues = (0..count)
-            .map(|_| queue_name(input))
-            .collect::<Result<_, _>>()?;
+        let queues = (0..count).map(|_| queue_name(input)).collect::<Result<_, _>>()?;
         let mut receive = Self {
             queues,
             max: input.u32("most messages")?,
@@ -191,10 +205,7 @@ impl Payload for Received {
             let crc = input.u32("body CRC")?;
             let fields_bytes = input.u32("length of optional fields")? as usize;
             let fields = input.bytes("optional fields", fields_bytes)?;
-            let body = Body {
-                bytes: input.bytes("body", body_bytes)?,
-                crc,
-            };
+            let body = Body { bytes: input.bytes("body", body_bytes)?, crc };
             messages.push(ReceivedMessage {
                 queue,
                 id,

@@ -44,10 +44,7 @@ pub struct SendEntry {
 impl SendEntry {
     /// A message without headers.
     pub fn new(body: impl Into<bytes::Bytes>) -> Self {
-        Self {
-            body: Body::new(body),
-            headers: Headers::default(),
-        }
+        Self { body: Body::new(body), headers: Headers::default() }
     }
 
     /// Bytes of body and headers, which count towards sizes and limits.
@@ -158,10 +155,7 @@ impl Payload for Send {
                 read_fields(&mut Reader::new(fields))?
             };
             let bytes = input.bytes("body", body_bytes)?;
-            entries.push(SendEntry {
-                body: Body { bytes, crc },
-                headers,
-            });
+            entries.push(SendEntry { body: Body { bytes, crc }, headers });
         }
         skip_fields(input)?;
         Ok(Self { queue, entries })
@@ -204,14 +198,8 @@ impl Payload for Sent {
         for _ in 0..count {
             let count = input.u32("entries of a run")?;
             runs.push(match input.u8("kind of run")? {
-                0 => SentRun::Stored {
-                    first: input.u64("first id")?,
-                    count,
-                },
-                1 => SentRun::Refused {
-                    refusal: Box::new(read_refusal(input)?),
-                    count,
-                },
+                0 => SentRun::Stored { first: input.u64("first id")?, count },
+                1 => SentRun::Refused { refusal: Box::new(read_refusal(input)?), count },
                 other => {
                     return Err(DecodeError::value(
                         "kind of run",

@@ -16,6 +16,8 @@ pub struct ShuttingDown;
 impl Verb for Shutdown {
     const OPCODE: u16 = 4;
     const CHANGES: bool = false;
+    // A repeat might reach the daemon's successor.
+    const REPEATABLE: bool = false;
     type Answer = ShuttingDown;
 }
 

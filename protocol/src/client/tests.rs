@@ -1,0 +1,622 @@
+//! The client against servers played by the tests.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::codec::Decoder;
+
+use super::*;
+use crate::error::ErrorCode;
+use crate::frame::{Frame, FrameCodec};
+use crate::message::Body;
+use crate::name::QueueName;
+use crate::preamble::{CLIENT_BYTES, Status};
+use crate::receipt::Receipt;
+use crate::request::{Numbering, Request, put_answer, put_refusal};
+use crate::verbs::delete::Statuses;
+use crate::verbs::{
+    Cancel, Dropped, Hello, Ping, Pong, Receive, Received, ReceivedMessage, Shutdown,
+};
+
+/// No test waits longer for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("what must come does not come")
+}
+
+fn preamble() -> ServerPreamble {
+    ServerPreamble {
+        versions: VersionRange::OURS,
+        chosen: 1,
+        status: Status::Ready,
+        frame_bytes_max: 1_000,
+        in_flight_max: 8,
+        message_bytes_max: 3,
+        node: 4,
+        time_ms: 5,
+    }
+}
+
+/// A place to listen.
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn address(&self) -> Address {
+        Address::unix(self.directory.path().join("s")).unwrap()
+    }
+
+    fn listen(&self) -> UnixListener {
+        let path = self.directory.path().join("s");
+        let _ = std::fs::remove_file(&path);
+        UnixListener::bind(path).unwrap()
+    }
+
+    async fn connect(&self, options: Options) -> Result<Client, ClientError> {
+        Client::connect(&[self.address()], options).await
+    }
+}
+
+fn retrying(retry_for: Duration) -> Options {
+    Options { retry_for, ..Options::default() }
+}
+
+/// The server's end of a connection.
+struct Server {
+    socket: UnixStream,
+    buffer: BytesMut,
+    producer: u64,
+}
+
+impl Server {
+    /// Takes the next connection up to the answer to hello.
+    async fn accept(listener: &UnixListener) -> Self {
+        Self::accept_with(listener, preamble()).await
+    }
+
+    async fn accept_with(listener: &UnixListener, preamble: ServerPreamble) -> Self {
+        let (mut socket, _) = soon(listener.accept()).await.unwrap();
+        let mut bytes = [0; CLIENT_BYTES];
+        soon(socket.read_exact(&mut bytes)).await.unwrap();
+        socket.write_all(&preamble.to_bytes()).await.unwrap();
+        let mut server = Self { socket, buffer: BytesMut::new(), producer: 0 };
+        let (correlation, request, _) = server.next().await;
+        let Request::Hello(hello) = request else { panic!("{request:?} is not hello") };
+        server.producer = hello.producer;
+        server.answer::<Hello>(correlation, &Welcome { server: "1.2.3".to_owned() }).await;
+        server
+    }
+
+    async fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = FrameCodec::default().decode(&mut self.buffer).unwrap() {
+                return Some(frame);
+            }
+            if soon(self.socket.read_buf(&mut self.buffer)).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> (u32, Request, Option<Numbering>) {
+        let frame = self.next_frame().await.expect("a request");
+        let correlation = frame.correlation;
+        let (request, numbering) = Request::from_frame(frame).unwrap();
+        (correlation, request, numbering)
+    }
+
+    /// The next request's correlation id, number and lowest number without an answer.
+    async fn next_numbers(&mut self) -> (u32, u64, u64) {
+        let (correlation, _, numbering) = self.next().await;
+        let numbering = numbering.expect("a number");
+        (correlation, numbering.number, numbering.answered_below)
+    }
+
+    async fn answer<V: Verb>(&mut self, correlation: u32, answer: &V::Answer) {
+        let mut out = BytesMut::new();
+        put_answer(&mut out, correlation, V::OPCODE, answer);
+        self.socket.write_all(&out).await.unwrap();
+    }
+
+    async fn refuse<V: Verb>(&mut self, correlation: u32, code: ErrorCode) {
+        let mut out = BytesMut::new();
+        put_refusal(&mut out, correlation, V::OPCODE, &code.refuse("no"));
+        self.socket.write_all(&out).await.unwrap();
+    }
+
+    /// True when nothing comes for a while.
+    async fn is_idle(&mut self) -> bool {
+        self.buffer.is_empty()
+            && timeout(Duration::from_millis(50), self.socket.readable()).await.is_err()
+    }
+}
+
+/// A client and the server's end of its connection.
+async fn pair(options: Options) -> (Place, UnixListener, Client, Server) {
+    let place = Place::new();
+    let listener = place.listen();
+    let (client, server) = tokio::join!(place.connect(options), Server::accept(&listener));
+    (place, listener, client.unwrap(), server)
+}
+
+type DropQueue = crate::verbs::Drop;
+
+/// A verb that changes state.
+fn change() -> DropQueue {
+    DropQueue { queue: QueueName::new("q").unwrap(), only_if_empty: false }
+}
+
+fn parked() -> Receive {
+    Receive {
+        queues: vec![QueueName::new("q").unwrap()],
+        max: 1,
+        wait_ms: 60_000,
+        visibility_timeout_ms: None,
+        delete_on_receive: false,
+        settle: Vec::new(),
+    }
+}
+
+fn delivery(crc_error: u32) -> Received {
+    let mut body = Body::new("body");
+    body.crc ^= crc_error;
+    let message = ReceivedMessage {
+        queue: 0,
+        id: 77,
+        receipt: Receipt { queue: 1, lease: 2, id: 77, secret: 4 },
+        attempt: 1,
+        sent_at_ms: 5,
+        lease_until_ms: 6,
+        fields: Bytes::new(),
+        body,
+    };
+    Received { settled: Statuses::default(), messages: vec![message] }
+}
+
+#[tokio::test]
+async fn server_introduces_itself() {
+    let (place, _listener, client, server) = pair(Options::default()).await;
+    assert_eq!(client.server(), preamble());
+    assert_eq!(client.welcome().server, "1.2.3");
+    assert_eq!(client.address(), place.address());
+    assert_eq!(client.producer(), server.producer);
+    assert_ne!(server.producer, 0);
+}
+
+async fn answers_out_of_order_reach_their_calls() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let calls = (0..4).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { client.call(change()).await.unwrap().messages })
+    });
+    let calls = join_all(calls.collect());
+    let answers = async {
+        let mut requests = Vec::new();
+        for _ in 0..4 {
+            requests.push(server.next_numbers().await);
+        }
+        for &(correlation, number, _) in requests.iter().rev() {
+            server.answer::<DropQueue>(correlation, &Dropped { messages: number }).await;
+        }
+    };
+    let (mut messages, ()) = tokio::join!(calls, answers);
+    messages.sort_unstable();
+    assert_eq!(messages, [1, 2, 3, 4]);
+}
+
+async fn join_all<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(soon(task).await.unwrap());
+    }
+    results
+}
+
+#[tokio::test]
+async fn answers_out_of_order_on_one_thread() {
+    answers_out_of_order_reach_their_calls().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_out_of_order_on_two_threads() {
+    answers_out_of_order_reach_their_calls().await;
+}
+
+#[tokio::test]
+async fn numbers_rise_and_answered_below_is_the_lowest_without_an_answer() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let first = client.start(change()).await.unwrap();
+    let second = client.start(change()).await.unwrap();
+    let _ping = client.start(Ping).await.unwrap();
+    let (first_id, number, below) = server.next_numbers().await;
+    assert_eq!((number, below), (1, 1));
+    let (second_id, number, below) = server.next_numbers().await;
+    assert_eq!((number, below), (2, 1));
+    let (_, request, numbering) = server.next().await;
+    assert_eq!((request, numbering), (Request::Ping(Ping), None));
+    server.answer::<DropQueue>(second_id, &Dropped { messages: 0 }).await;
+    soon(second).await.unwrap();
+    let _third = client.start(change()).await.unwrap();
+    let (_, number, below) = server.next_numbers().await;
+    assert_eq!((number, below), (3, 1));
+    server.answer::<DropQueue>(first_id, &Dropped { messages: 0 }).await;
+    soon(first).await.unwrap();
+    let _fourth = client.start(change()).await.unwrap();
+    let (_, number, below) = server.next_numbers().await;
+    assert_eq!((number, below), (4, 3));
+}
+
+#[tokio::test]
+async fn lost_connection_repeats_what_is_unanswered_with_its_numbers() {
+    let (_place, listener, client, mut server) = pair(retrying(PATIENCE)).await;
+    let mut calls = Vec::new();
+    for _ in 0..4 {
+        calls.push(client.start(change()).await.unwrap());
+    }
+    let shutdown = client.start(Shutdown).await.unwrap();
+    drop(calls.remove(3));
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(server.next_numbers().await.0);
+    }
+    server.answer::<DropQueue>(ids[0], &Dropped { messages: 10 }).await;
+    assert_eq!(soon(calls.remove(0)).await.unwrap().messages, 10);
+    let producer = server.producer;
+    drop(server);
+    let mut server = Server::accept(&listener).await;
+    assert_eq!(server.producer, producer);
+    assert_eq!(server.next_numbers().await, (ids[1], 2, 2));
+    assert_eq!(server.next_numbers().await, (ids[2], 3, 2));
+    assert!(matches!(soon(shutdown).await, Err(ClientError::Lost { .. })));
+    let _new = client.start(change()).await.unwrap();
+    let (_, number, below) = server.next_numbers().await;
+    assert_eq!((number, below), (5, 2));
+    server.answer::<DropQueue>(ids[2], &Dropped { messages: 30 }).await;
+    server.answer::<DropQueue>(ids[1], &Dropped { messages: 20 }).await;
+    let third = soon(calls.pop().unwrap()).await.unwrap().messages;
+    let second = soon(calls.pop().unwrap()).await.unwrap().messages;
+    assert_eq!((second, third), (20, 30));
+    assert!(server.is_idle().await);
+}
+
+#[tokio::test]
+async fn calls_made_while_the_server_is_away_wait_for_it() {
+    let (place, listener, client, server) = pair(retrying(PATIENCE)).await;
+    drop((listener, server));
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call(change()).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    assert!(!call.is_finished());
+    let listener = place.listen();
+    let mut server = Server::accept(&listener).await;
+    let (id, number, _) = server.next_numbers().await;
+    assert_eq!(number, 1);
+    server.answer::<DropQueue>(id, &Dropped { messages: 3 }).await;
+    assert_eq!(soon(call).await.unwrap().unwrap().messages, 3);
+}
+
+#[tokio::test]
+async fn retries_end_when_their_time_is_over() {
+    let (_place, listener, client, mut server) = pair(retrying(Duration::from_millis(200))).await;
+    let sent = client.start(change()).await.unwrap();
+    server.next().await;
+    drop((listener, server));
+    let since = Instant::now();
+    assert!(matches!(soon(sent).await, Err(ClientError::Lost { .. })));
+    assert!(since.elapsed() < Duration::from_secs(5));
+    let unsent = soon(client.call(change())).await;
+    let refused = ErrorKind::ConnectionRefused;
+    assert!(matches!(unsent, Err(ClientError::Unreachable { kind, .. }) if kind == refused));
+}
+
+#[tokio::test]
+async fn server_that_dies_of_every_repeat_does_not_keep_calls_for_ever() {
+    let (_place, listener, client, server) = pair(retrying(Duration::from_millis(300))).await;
+    let sent = client.start(change()).await.unwrap();
+    drop(server);
+    let dying = async {
+        loop {
+            Server::accept(&listener).await.next().await;
+        }
+    };
+    tokio::select! {
+        result = soon(sent) => assert!(matches!(result, Err(ClientError::Lost { .. }))),
+        () = dying => {}
+    }
+}
+
+#[tokio::test]
+async fn without_retries_a_loss_is_told_at_once_and_the_next_call_connects() {
+    let (place, listener, client, mut server) = pair(Options::default()).await;
+    let sent = client.start(change()).await.unwrap();
+    server.next().await;
+    drop((listener, server));
+    assert!(matches!(soon(sent).await, Err(ClientError::Lost { .. })));
+    let unsent = soon(client.call(change())).await;
+    assert!(matches!(unsent, Err(ClientError::Unreachable { .. })), "{unsent:?}");
+    let listener = place.listen();
+    let answering = async {
+        let mut server = Server::accept(&listener).await;
+        let (id, number, below) = server.next_numbers().await;
+        assert_eq!((number, below), (2, 2));
+        server.answer::<DropQueue>(id, &Dropped { messages: 0 }).await;
+        server
+    };
+    let (answer, _server) = tokio::join!(soon(client.call(change())), answering);
+    answer.unwrap();
+}
+
+#[tokio::test]
+async fn refusal_of_a_server_that_shuts_down_is_repeated_elsewhere() {
+    let (_place, listener, client, mut server) = pair(retrying(PATIENCE)).await;
+    let first = client.start(change()).await.unwrap();
+    let second = client.start(change()).await.unwrap();
+    let (first_id, ..) = server.next_numbers().await;
+    let (second_id, ..) = server.next_numbers().await;
+    server.refuse::<DropQueue>(first_id, ErrorCode::Closing).await;
+    server.answer::<DropQueue>(second_id, &Dropped { messages: 2 }).await;
+    assert_eq!(soon(second).await.unwrap().messages, 2);
+    let mut server = Server::accept(&listener).await;
+    assert_eq!(server.next_numbers().await, (first_id, 1, 1));
+    server.answer::<DropQueue>(first_id, &Dropped { messages: 1 }).await;
+    assert_eq!(soon(first).await.unwrap().messages, 1);
+}
+
+#[tokio::test]
+async fn without_retries_the_refusal_of_a_server_that_shuts_down_is_told() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let call = client.start(change()).await.unwrap();
+    let (id, ..) = server.next_numbers().await;
+    server.refuse::<DropQueue>(id, ErrorCode::Closing).await;
+    let result = soon(call).await;
+    assert!(
+        matches!(result, Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Closing)
+    );
+}
+
+#[tokio::test]
+async fn dropping_a_parked_receive_cancels_it_and_its_late_answer_is_discarded() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let receive = client.call(parked());
+    let id = tokio::select! {
+        _ = receive => panic!("it is not answered"),
+        (id, ..) = server.next_numbers() => id,
+    };
+    let (_, cancel, numbering) = server.next().await;
+    assert_eq!((cancel, numbering), (Request::Cancel(Cancel { correlation: id }), None));
+    server.answer::<Receive>(id, &delivery(0)).await;
+    let ping = client.start(Ping).await.unwrap();
+    let (ping_id, ..) = server.next().await;
+    assert_ne!(ping_id, id);
+    server.answer::<Ping>(ping_id, &Pong { time_ms: 1 }).await;
+    soon(ping).await.unwrap();
+}
+
+#[tokio::test]
+async fn dropping_another_call_sends_nothing() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    drop(client.start(change()).await.unwrap());
+    drop(client.start(Receive { wait_ms: 0, ..parked() }).await.unwrap());
+    server.next().await;
+    server.next().await;
+    assert!(server.is_idle().await);
+}
+
+#[tokio::test]
+async fn cancelled_receive_still_gets_the_messages_of_a_crossing_answer() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let mut receive = client.start(parked()).await.unwrap();
+    let (id, ..) = server.next_numbers().await;
+    receive.cancel();
+    receive.cancel();
+    server.answer::<Receive>(id, &delivery(0)).await;
+    assert_eq!(soon(receive).await.unwrap(), delivery(0));
+    let (_, cancel, _) = server.next().await;
+    assert_eq!(cancel, Request::Cancel(Cancel { correlation: id }));
+    assert!(server.is_idle().await);
+}
+
+#[tokio::test]
+async fn damaged_body_is_a_protocol_error_that_names_the_message() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let receive = client.start(parked()).await.unwrap();
+    let (id, ..) = server.next_numbers().await;
+    server.answer::<Receive>(id, &delivery(1)).await;
+    let error = soon(receive).await.unwrap_err();
+    assert!(matches!(error, ClientError::Protocol { .. }));
+    assert!(error.to_string().contains("message 77 of queue 0"), "{error}");
+}
+
+#[tokio::test]
+async fn request_over_the_frame_limit_is_refused_without_sending_anything() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let queue = QueueName::new("q").unwrap();
+    let entries = vec![crate::verbs::SendEntry::new(vec![0; 1_000])];
+    let error = soon(client.call(crate::verbs::Send { queue, entries })).await.unwrap_err();
+    let ClientError::Refused(refusal) = error else { panic!("{error}") };
+    assert_eq!(refusal.code, ErrorCode::FrameTooLarge);
+    let limit = refusal.limit.unwrap();
+    assert_eq!((limit.name.as_str(), limit.current, limit.maximum), ("frame", 1_043, 1_000));
+    assert!(server.is_idle().await);
+    let _next = client.start(change()).await.unwrap();
+    assert_eq!(server.next_numbers().await.1, 1);
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_held_to_the_limit_of_the_server() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(Ping).await.unwrap() })
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(server.next().await.0);
+    }
+    assert!(server.is_idle().await);
+    for _ in 0..12 {
+        server.answer::<Ping>(ids.remove(0), &Pong { time_ms: 1 }).await;
+        ids.push(server.next().await.0);
+        assert!(server.is_idle().await);
+    }
+    for id in ids {
+        server.answer::<Ping>(id, &Pong { time_ms: 1 }).await;
+    }
+    join_all(calls).await;
+}
+
+#[tokio::test]
+async fn new_server_may_have_a_lower_limit_of_requests_in_flight() {
+    let (_place, listener, client, server) = pair(retrying(PATIENCE)).await;
+    drop(server);
+    for limit in [5, 2, 8] {
+        let with_limit = ServerPreamble { in_flight_max: limit, ..preamble() };
+        let mut server = Server::accept_with(&listener, with_limit).await;
+        let calls: Vec<_> = (0..8)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.call(Ping).await })
+            })
+            .collect();
+        for _ in 0..limit {
+            server.next().await;
+        }
+        assert!(server.is_idle().await, "limit {limit}");
+        for call in calls {
+            call.abort();
+            let _ = call.await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn answer_to_nothing_is_a_protocol_error() {
+    let (_place, _listener, client, mut server) = pair(retrying(PATIENCE)).await;
+    let call = client.start(Ping).await.unwrap();
+    let (id, ..) = server.next().await;
+    server.answer::<Ping>(id + 1, &Pong { time_ms: 1 }).await;
+    assert!(matches!(soon(call).await, Err(ClientError::Protocol { .. })));
+}
+
+/// What a server that says `greeting` and then closes or hangs is told from.
+async fn failure(greeting: &[u8], hangs: bool) -> ClientError {
+    let place = Place::new();
+    let listener = place.listen();
+    let options = Options { connect_timeout: Duration::from_millis(200), ..Options::default() };
+    let greeting = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut bytes = [0; CLIENT_BYTES];
+        socket.read_exact(&mut bytes).await.unwrap();
+        socket.write_all(greeting).await.unwrap();
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        drop(socket);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        result = soon(place.connect(options)) => result.unwrap_err(),
+        () = greeting => unreachable!(),
+    }
+}
+
+#[tokio::test]
+async fn servers_that_cannot_be_used_are_told_apart() {
+    let error = failure(b"HTTP/1.1 400\r\n\r\n", true).await;
+    assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
+    let status = |status| ServerPreamble { status, ..preamble() }.to_bytes();
+    let error = failure(&status(Status::TooManyConnections), false).await;
+    assert!(matches!(error, ClientError::Busy { .. }), "{error}");
+    let theirs = VersionRange { lowest: 2, highest: 7 };
+    let newer = ServerPreamble {
+        versions: theirs,
+        chosen: 0,
+        status: Status::NoCommonVersion,
+        ..preamble()
+    };
+    let error = failure(&newer.to_bytes(), false).await;
+    assert_eq!(
+        error.to_string().split_once(" speaks ").unwrap().1,
+        "protocol version 2 to 7, this client 1"
+    );
+    for greeting in [&b""[..], b"QD", &preamble().to_bytes()] {
+        let error = failure(greeting, false).await;
+        assert!(matches!(error, ClientError::Lost { .. }), "{error}");
+        let error = failure(greeting, true).await;
+        let timed_out = ErrorKind::TimedOut;
+        assert!(matches!(error, ClientError::Unreachable { kind, .. } if kind == timed_out));
+    }
+}
+
+#[tokio::test]
+async fn address_that_answers_is_found_and_errors_that_tell_more_win() {
+    let place = Place::new();
+    let missing = Address::unix("/nonexistent/s").unwrap();
+    let result = Client::connect(std::slice::from_ref(&missing), Options::default()).await;
+    let error = result.unwrap_err();
+    assert!(matches!(&error, ClientError::Unreachable { kind: ErrorKind::NotFound, .. }));
+    drop(place.listen());
+    let addresses = [place.address(), missing];
+    let error = Client::connect(&addresses, Options::default()).await.unwrap_err();
+    let refused = ErrorKind::ConnectionRefused;
+    assert!(matches!(&error, ClientError::Unreachable { kind, .. } if *kind == refused));
+    let listener = place.listen();
+    let [there, missing] = addresses;
+    let addresses = [missing, there];
+    let connecting = Client::connect(&addresses, Options::default());
+    let (client, _server) = tokio::join!(connecting, Server::accept(&listener));
+    assert_eq!(client.unwrap().address(), addresses[1]);
+}
+
+#[tokio::test]
+async fn close_writes_what_waits_and_refuses_later_calls() {
+    let (_place, _listener, client, mut server) = pair(retrying(PATIENCE)).await;
+    let pending = client.start(change()).await.unwrap();
+    let clone = client.clone();
+    let closing = tokio::spawn(client.close());
+    let (id, ..) = server.next_numbers().await;
+    server.answer::<DropQueue>(id, &Dropped { messages: 4 }).await;
+    assert!(server.next_frame().await.is_none());
+    drop(server);
+    soon(closing).await.unwrap();
+    assert_eq!(soon(pending).await.unwrap().messages, 4);
+    assert!(matches!(soon(clone.call(Ping)).await, Err(ClientError::Lost { .. })));
+}
+
+#[tokio::test]
+async fn connection_ends_with_the_last_handle() {
+    let (_place, _listener, client, mut server) = pair(retrying(PATIENCE)).await;
+    let pending = client.start(Ping).await.unwrap();
+    drop(client);
+    let (id, ..) = server.next().await;
+    assert!(server.is_idle().await);
+    server.answer::<Ping>(id, &Pong { time_ms: 9 }).await;
+    assert_eq!(soon(pending).await.unwrap().time_ms, 9);
+    assert!(server.next_frame().await.is_none());
+}
+
+#[test]
+fn calls_fail_when_the_runtime_of_the_client_has_ended() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (_place, _listener, client, _server) = first.block_on(pair(Options::default()));
+    let pending = first.block_on(client.start(Ping)).unwrap();
+    drop(first);
+    let result = runtime().block_on(soon(pending));
+    assert!(matches!(result, Err(ClientError::Lost { .. })));
+}

@@ -21,7 +21,7 @@ macro_rules! attributes {
 
         /// Name, unit and range of an attribute.
         pub const SPECS: &[AttributeSpec] = &[$(AttributeSpec {
-            name: $name, default: $default, least: $least, most: $most, unit: Unit::$unit,
+            tag: $tag, name: $name, default: $default, least: $least, most: $most, unit: Unit::$unit,
         },)+];
 
         impl Default for Attributes {
@@ -89,6 +89,8 @@ pub enum Unit {
 /// Name, default and range of an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttributeSpec {
+    /// Tag on the wire.
+    pub tag: u8,
     /// As in `qctl create --NAME`.
     pub name: &'static str,
     /// Value of a queue created without it.
@@ -132,6 +134,9 @@ macro_rules! statistics {
         pub struct Statistics { $($(#[doc = $doc])+ pub $field: u64,)+ }
 
         impl Statistics {
+            /// Tag on the wire and name of each, in order.
+            pub const SPECS: &[(u8, &str)] = &[$(($tag, stringify!($field)),)+];
+
             /// Name and value of each, in order.
             pub fn values(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($field), self.$field),)+]

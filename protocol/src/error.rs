@@ -243,11 +243,17 @@ impl Payload for Refusal {
 
 impl From<DecodeError> for Refusal {
     fn from(error: DecodeError) -> Self {
-        let code = match error {
-            DecodeError::UnknownOpcode(_) => ErrorCode::UnknownVerb,
-            _ => ErrorCode::MalformedRequest,
-        };
-        code.refuse(error.to_string())
+        let text = error.to_string();
+        match error {
+            DecodeError::UnknownOpcode(_) => ErrorCode::UnknownVerb.refuse(text),
+            DecodeError::TooMany { count, maximum, .. } => {
+                let (count, maximum) = (u64::from(count), u64::from(maximum));
+                ErrorCode::BatchTooLarge.refuse(text).with_limit("batch", count, maximum)
+            }
+            DecodeError::Short { .. }
+            | DecodeError::Trailing { .. }
+            | DecodeError::Value { .. } => ErrorCode::MalformedRequest.refuse(text),
+        }
     }
 }
 

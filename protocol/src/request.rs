@@ -101,6 +101,11 @@ macro_rules! requests {
         }
 
         impl Request {
+            /// Name, opcode, and whether it changes state, of every verb. The name is that of the
+            /// structure.
+            pub const VERBS: &[(&str, u16, bool)] =
+                &[$((stringify!($verb), $verb::OPCODE, $verb::CHANGES),)+];
+
             /// Reads the request in `frame`.
             pub fn from_frame(frame: Frame) -> Result<(Self, Option<Numbering>), DecodeError> {
                 let numbered = frame.has(FLAG_NUMBERED);

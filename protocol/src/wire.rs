@@ -35,6 +35,16 @@ pub enum DecodeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// More entries than a request or answer may have.
+    #[error("{field}: {count} is over the limit of {maximum}")]
+    TooMany {
+        /// What was being read.
+        field: &'static str,
+        /// Announced.
+        count: u32,
+        /// Allowed.
+        maximum: u32,
+    },
     /// No verb has this opcode.
     #[error("unknown opcode {0}")]
     UnknownOpcode(u16),
@@ -127,6 +137,21 @@ impl Reader {
     ) -> Result<usize, DecodeError> {
         let count = self.u32(field)? as usize;
         self.need(field, count.saturating_mul(entry_bytes_min))?;
+        Ok(count)
+    }
+
+    /// A [`Reader::count`] that is at most `maximum`, so that what is made of the entries is not
+    /// many times what was received either.
+    pub fn count_up_to(
+        &mut self,
+        maximum: u32,
+        field: &'static str,
+        entry_bytes_min: usize,
+    ) -> Result<usize, DecodeError> {
+        let count = self.count(field, entry_bytes_min)?;
+        if count > maximum as usize {
+            return Err(DecodeError::TooMany { field, count: count as u32, maximum });
+        }
         Ok(count)
     }
 

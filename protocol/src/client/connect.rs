@@ -1,8 +1,10 @@
 //! Connecting: socket, preambles, hello.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -140,7 +142,7 @@ async fn connect_to(
         Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await.map_err(Failed::Io)?),
         Address::Tcp(address) => {
             let socket = TcpStream::connect(address).await.map_err(Failed::Io)?;
-            socket.set_nodelay(true)?;
+            tune(&socket)?;
             Socket::Tcp(socket)
         }
     };
@@ -151,6 +153,19 @@ async fn connect_to(
     };
     let peer = Peer { address: address.clone(), server, welcome };
     Ok(Connection { socket, buffer, peer })
+}
+
+/// Sends small requests at once, and notices a server that vanished without a word: after a
+/// minute of silence, or when it does not confirm what was sent for as long.
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(socket, 3)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(socket, 60_000)?;
+    Ok(())
 }
 
 /// Exchanges preambles and hello.

@@ -57,12 +57,12 @@ impl Handle {
         mut options: Options,
     ) -> Result<Self, ClientError> {
         options.retry_for = options.retry_for.min(RETRY_FOR_MAX);
-        // An even number is as random; 0 would mean that requests are not numbered.
         let producer = getrandom::u64().map_err(|error| ClientError::Unreachable {
             address: addresses.first().cloned().unwrap_or(Address::Tcp(String::new())),
             kind: std::io::ErrorKind::Other,
             reason: format!("no random numbers: {error}"),
         })?;
+        // 0 would mean that the requests are not numbered.
         let producer = producer.max(1);
         let connection = connect(&addresses, &options, producer).await?;
         let places = in_flight_max(&connection.peer);
@@ -146,6 +146,7 @@ impl Shared {
         if effects.permits > 0 {
             self.permits.add_permits(std::mem::take(&mut effects.permits));
         }
+        effects.stale = None;
         for waker in effects.wakers.drain(..) {
             waker.wake();
         }
@@ -163,7 +164,7 @@ impl Shared {
 
     /// See [`State::pick_up`].
     pub fn pick_up(&self, correlation: u32, waker: &Waker) -> Poll<Result<Frame, ClientError>> {
-        self.state().pick_up(correlation, waker)
+        self.update(|state, effects| state.pick_up(correlation, waker, effects))
     }
 
     /// See [`State::cancel`].

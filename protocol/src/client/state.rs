@@ -46,6 +46,8 @@ pub(super) struct Effects {
     pub permits: usize,
     /// Calls that are over.
     pub wakers: Vec<Waker>,
+    /// Of nobody any more; dropped outside of the lock, for it may hold a whole task.
+    pub stale: Option<Waker>,
     /// Calls that wait for room or for a connection may look again.
     pub changed: bool,
     /// There is something to write.
@@ -271,7 +273,12 @@ impl State {
     }
 
     /// The answer, if it has come.
-    pub fn pick_up(&mut self, correlation: u32, waker: &Waker) -> Poll<Result<Frame, ClientError>> {
+    pub fn pick_up(
+        &mut self,
+        correlation: u32,
+        waker: &Waker,
+        effects: &mut Effects,
+    ) -> Poll<Result<Frame, ClientError>> {
         let Some(slot) = self.slots.get(correlation) else {
             return Poll::Ready(Err(self.lost_error("the call is not known any more")));
         };
@@ -280,9 +287,8 @@ impl State {
             Progress::Failed(error) => Err(*error),
             progress @ (Progress::Waiting | Progress::Free) => {
                 slot.progress = progress;
-                match &mut slot.waker {
-                    Some(known) => known.clone_from(waker),
-                    none => *none = Some(waker.clone()),
+                if !slot.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                    effects.stale = slot.waker.replace(waker.clone());
                 }
                 return Poll::Pending;
             }
@@ -319,7 +325,7 @@ impl State {
             return;
         }
         slot.abandoned = true;
-        slot.waker = None;
+        effects.stale = slot.waker.take();
         if !connected || slot.deferred {
             self.settle(correlation, cancelled(), effects);
         } else {

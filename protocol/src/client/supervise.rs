@@ -45,13 +45,14 @@ enum Ended {
 /// making one.
 pub(super) async fn supervise(shared: Arc<Shared>, mut connection: Option<Connection>) {
     let mut guard = Guard { shared: &shared, ended: false };
-    let mut retry = Retry::new(&shared.options);
+    let mut retry = None;
     let mut loss = "no connection".to_owned();
     loop {
-        let connected = match connection.take() {
-            Some(connection) => Some(connection),
-            None => connect_again(&shared, &mut retry, &loss).await,
-        };
+        let mut connected = connection.take();
+        if connected.is_none() {
+            let retry = retry.get_or_insert_with(|| Retry::new(&shared.options));
+            connected = connect_again(&shared, retry, &loss).await;
+        }
         let Some(Connection { socket, buffer, peer }) = connected else {
             break;
         };
@@ -87,7 +88,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut connection: Option<Connec
         }
         // A server that dies of every repeat must not keep calls waiting for ever.
         if good {
-            retry = Retry::new(&shared.options);
+            retry = None;
         }
     }
     guard.ended = true;

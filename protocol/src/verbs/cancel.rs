@@ -1,8 +1,9 @@
 //! `cancel`: ends a parked receive of the same connection.
 //!
-//! It has no answer of its own. A parked receive that it names is refused with `cancelled`; when
-//! the request was answered already, or is being carried out, the frame has no effect. Messages
-//! are never lost by it: an answer that crosses a cancel holds the leases it took.
+//! It has no answer of its own. A receive that it names and that is parked is refused with
+//! `cancelled`; one that is being carried out gets its answer and does not park any more; when the
+//! request was answered already the frame has no effect. Messages are never lost by it: an answer
+//! that crosses a cancel holds the leases it took.
 
 use bytes::{BufMut, BytesMut};
 

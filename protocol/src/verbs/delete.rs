@@ -10,6 +10,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::send::read_refusal;
 use super::{Verb, hello::skip_fields};
+use crate::BATCH_ENTRIES_MAX;
 use crate::attributes::queue_name;
 use crate::error::Refusal;
 use crate::name::QueueName;
@@ -88,7 +89,7 @@ pub(super) fn put_receipts(out: &mut BytesMut, receipts: &[Receipt]) {
 
 /// Reads a `u32` count and the receipts.
 pub(super) fn read_receipts(input: &mut Reader) -> Result<Vec<Receipt>, DecodeError> {
-    let count = input.count("number of receipts", RECEIPT_BYTES)?;
+    let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of receipts", RECEIPT_BYTES)?;
     (0..count).map(|_| Receipt::decode(input)).collect()
 }
 
@@ -117,7 +118,7 @@ impl Payload for Statuses {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let count = input.count("number of runs", 5)?;
+        let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of runs", 5)?;
         let mut runs = Vec::with_capacity(count);
         for _ in 0..count {
             let count = input.u32("entries of a run")?;

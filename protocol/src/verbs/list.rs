@@ -78,7 +78,7 @@ impl Payload for Listed {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let more = input.flag("more")?;
-        let count = input.count("number of queues", 5)?;
+        let count = input.count_up_to(PAGE_MAX, "number of queues", 5)?;
         let mut queues = Vec::with_capacity(count);
         for _ in 0..count {
             let Some((_, mut queue)) = input.field()? else {

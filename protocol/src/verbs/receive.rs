@@ -18,6 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::delete::{Statuses, put_receipts, read_receipts};
 use super::send::read_fields;
 use super::{Verb, hello::skip_fields};
+use crate::BATCH_ENTRIES_MAX;
 use crate::attributes::queue_name;
 use crate::message::{Body, Headers};
 use crate::name::QueueName;
@@ -192,7 +193,7 @@ impl Payload for Received {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let settled = Statuses::decode(input)?;
-        let count = input.count("number of messages", MESSAGE_BYTES)?;
+        let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of messages", MESSAGE_BYTES)?;
         let mut messages = Vec::with_capacity(count);
         for _ in 0..count {
             let queue = input.u16("queue's index")?;

@@ -14,6 +14,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Verb, hello::skip_fields};
+use crate::BATCH_ENTRIES_MAX;
 use crate::attributes::queue_name;
 use crate::error::{ErrorCode, Refusal};
 use crate::message::{Body, FIELD_HEADER, Headers};
@@ -142,7 +143,7 @@ impl Payload for Send {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let queue = queue_name(input)?;
-        let count = input.count("number of entries", ENTRY_BYTES)?;
+        let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of entries", ENTRY_BYTES)?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
             let body_bytes = input.u32("body length")? as usize;
@@ -193,7 +194,7 @@ impl Payload for Sent {
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let count = input.count("number of runs", 5)?;
+        let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of runs", 5)?;
         let mut runs = Vec::with_capacity(count);
         for _ in 0..count {
             let count = input.u32("entries of a run")?;

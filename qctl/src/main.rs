@@ -1,2 +1,72 @@
-//! `qctl`.
-fn main() {}
+//! `qctl`: the command line of the qd message queue.
+//!
+//! One command, a script or a prompt, all with one parser ([`args`]); what a verb does stands in
+//! one file of [`verbs`].
+
+mod args;
+mod bench;
+mod demo;
+mod exit;
+mod input;
+mod output;
+mod prompt;
+mod script;
+mod server;
+mod session;
+mod signals;
+mod time;
+mod units;
+mod verbs;
+mod words;
+
+#[cfg(test)]
+mod manual;
+
+use std::io::IsTerminal;
+
+use clap::Parser;
+
+use crate::args::{Cli, Format};
+use crate::exit::{Exit, Failure};
+use crate::script::Runner;
+
+fn main() {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help into a closed pipe: nobody is there to be told.
+            let _ = error.print();
+            std::process::exit(error.exit_code());
+        }
+    };
+    let json = matches!(cli.global.output, Some(Format::Json | Format::Jsonl));
+    let exit = run(cli).unwrap_or_else(|failure| {
+        output::tell(&failure, json);
+        failure.exit()
+    });
+    // Not a return: a thread may still be waiting for input that never comes.
+    std::process::exit(i32::from(exit.code()));
+}
+
+fn run(mut cli: Cli) -> Result<Exit, Failure> {
+    if let Some(verb) = cli.verb.take() {
+        if cli.file.is_some() || cli.interactive || cli.keep_going {
+            let text = "-f, -i and --keep-going before a verb: they are for lines of commands";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        if let Some(timeout) = cli.global.timeout {
+            signals::end_after(timeout);
+        }
+        let runner = Runner::new(cli.global.clone())?;
+        let result = runner.run_verb(verb, cli.global);
+        runner.runtime.shutdown_background();
+        return result;
+    }
+    if let Some(path) = cli.file.take() {
+        return script::run(&cli, Some(&path));
+    }
+    if cli.interactive || std::io::stdin().is_terminal() {
+        return prompt::run(cli.global);
+    }
+    script::run(&cli, None)
+}

@@ -1,0 +1,240 @@
+//! The grammar: one parser for a command line, a line of a script and a line at the prompt.
+//!
+//! The flags of a verb are declared once, beside the verb, in [`crate::verbs`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use qd_protocol::Address;
+
+use crate::units;
+use crate::verbs;
+
+/// The command line of the qd message queue.
+///
+/// Without a verb: a prompt on a terminal, else the lines of standard input as a script.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "qctl", version, infer_subcommands = false)]
+#[command(after_help = "qctl(1) has the output, the exit statuses and examples of every verb.")]
+pub struct Cli {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// Run the lines of FILE as commands, up to the first that fails
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "interactive")]
+    pub file: Option<PathBuf>,
+    /// Go on with a script behind a command that fails
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Read commands at a prompt, also when standard input is no terminal
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Servers to try in turn: `unix:/path`, `host:port` or `qd://host:port`
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "QCTL_SERVER",
+        hide_env_values = true,
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub server: Vec<Address>,
+    /// Form of the output [default: table on a terminal, else plain]
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// Which columns, in which order
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', require_equals = false)]
+    pub columns: Vec<String>,
+    /// No header above a table
+    #[arg(long, global = true)]
+    pub no_header: bool,
+    /// Give up after this time, with status 124
+    #[arg(long, global = true, value_name = "D", value_parser = units::duration_ms)]
+    pub timeout: Option<u64>,
+    /// Never start a qd for this user
+    #[arg(long, global = true)]
+    pub no_autostart: bool,
+    /// Write bodies as they are, also to a terminal
+    #[arg(long, global = true, overrides_with = "no_raw")]
+    pub raw: bool,
+    /// Escape control characters in bodies, also into a pipe
+    #[arg(long, global = true, overrides_with = "raw")]
+    pub no_raw: bool,
+}
+
+impl Global {
+    /// These flags, and where they say nothing those of `outer`: a line of a script under the
+    /// command line that runs the script.
+    #[must_use]
+    pub fn under(self, outer: &Self) -> Self {
+        let raw_given = self.raw || self.no_raw;
+        Self {
+            server: or_else(self.server, &outer.server),
+            output: self.output.or(outer.output),
+            columns: or_else(self.columns, &outer.columns),
+            no_header: self.no_header || outer.no_header,
+            timeout: self.timeout.or(outer.timeout),
+            no_autostart: self.no_autostart || outer.no_autostart,
+            raw: if raw_given { self.raw } else { outer.raw },
+            no_raw: if raw_given { self.no_raw } else { outer.no_raw },
+        }
+    }
+}
+
+fn or_else<T: Clone>(inner: Vec<T>, outer: &[T]) -> Vec<T> {
+    if inner.is_empty() { outer.to_vec() } else { inner }
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people
+    Table,
+    /// One record a line, columns separated by tabs
+    Plain,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Verb {
+    /// Make a queue, or check or change one that exists
+    Create(verbs::create::Create),
+    /// Add messages to a queue
+    Send(verbs::send::Send),
+    /// Take messages out of queues, under a lease
+    Receive(verbs::receive::Receive),
+    /// End the life of received messages
+    Delete(verbs::delete::Delete),
+    /// Remove queues and all their messages
+    Drop(verbs::drop::Drop),
+    /// Show the queues
+    List(verbs::list::List),
+    /// Show one queue's attributes and counters
+    Info(verbs::info::Info),
+    /// Ask whether the server answers
+    Ping(verbs::ping::Ping),
+    /// Manage the server
+    Server(verbs::server::Server),
+    /// Measure the server
+    Bench(crate::bench::Bench),
+    /// Show the main job on a private server, with every command and its output
+    Demo(crate::demo::Demo),
+    /// Print a completion script for a shell
+    Completions(verbs::completions::Completions),
+}
+
+/// The grammar as clap's own structure.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the words of a line, the program's name excluded.
+pub fn parse_words(words: Vec<Vec<u8>>) -> Result<Cli, clap::Error> {
+    use std::os::unix::ffi::OsStringExt;
+    let words = words.into_iter().map(OsString::from_vec);
+    Cli::try_parse_from(std::iter::once(OsString::from("qctl")).chain(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        parse_words(crate::words::split(line.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn grammar_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_of_the_contract_parses() {
+        for line in [
+            "create jobs --max-messages 10 --max-bytes 1GiB --max-message-size 64KiB --visibility-timeout 5m --if-not-exists",
+            "create jobs --max-messages unlimited --or-update",
+            "send jobs hello world",
+            "send jobs -",
+            "send jobs -5",
+            "send jobs -f a -f b -H k=v --header k2=v2",
+            "send jobs --lines",
+            "send jobs --null -f x",
+            "receive a,b -n 5 --wait 30s --visibility-timeout 0 --ack --body -0",
+            "receive a --delete-on-receive",
+            "receive a --follow --ack",
+            "receive a --drain -o jsonl",
+            "delete jobs -",
+            "drop a b --if-exists --if-empty --yes",
+            "list 'j*' --columns name,ready --no-header",
+            "info jobs -o json",
+            "ping --timeout 5s -s unix:/a,localhost:7",
+            "server stop",
+            "bench send --connections 4 --batch 100 --rate 1000/s --duration 5s",
+            "completions bash",
+            "demo",
+            "-i",
+            "-f script --keep-going",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in [
+            "sned jobs x",
+            "send",
+            "send a/b x",
+            "receive a --ack --delete-on-receive",
+            "receive a --drain --follow",
+            "receive a -n 0",
+            "receive a --wait 5",
+            "create jobs --if-not-exists --or-update",
+            "create jobs --max-message-size 1.5MiB",
+            "list -o xml",
+            "send jobs --lines --null",
+            "send jobs -H novalue",
+            "send jobs -H =v",
+            "ping --server nonsense",
+        ] {
+            match parse(line) {
+                Ok(_) => panic!("{line} was taken"),
+                Err(error) => assert_eq!(error.exit_code(), 2, "{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn mistyped_verb_gets_a_suggestion() {
+        let error = parse("recieve jobs").unwrap_err().to_string();
+        assert!(error.contains("receive"), "{error}");
+    }
+
+    #[test]
+    fn flags_of_a_line_go_before_those_of_the_script() {
+        let outer = parse("--raw -o json --timeout 5s").unwrap().global;
+        let inner = parse("list --no-raw -o plain").unwrap().global.under(&outer);
+        assert_eq!(inner.output, Some(Format::Plain));
+        assert!(inner.no_raw && !inner.raw);
+        assert_eq!(inner.timeout, Some(5_000));
+        let inner = parse("list").unwrap().global.under(&outer);
+        assert!(inner.raw);
+    }
+}

@@ -1,0 +1,117 @@
+//! `qctl bench`: load on a server, measured from the client.
+//!
+//! ```text
+//! connections x window workers ─► Meter: hands out calls (and with --rate the times they are due)
+//!                              ◄─ and takes their latencies
+//! ```
+
+mod disk;
+mod load;
+mod meter;
+mod report;
+mod workers;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use qd_protocol::{BATCH_ENTRIES_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, QueueName};
+
+use crate::exit::{Exit, Failure};
+use crate::session::Session;
+use crate::units;
+
+/// Measure the server
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// What to measure
+    #[arg(value_enum)]
+    workload: Workload,
+    /// A queue to use [default: a scratch queue, dropped at the end]
+    #[arg(long)]
+    queue: Option<QueueName>,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Messages in one call
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_ENTRIES_MAX)))]
+    batch: u32,
+    /// Calls that each connection has under way
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    window: u32,
+    /// Bytes of each body
+    #[arg(long, default_value = "100", value_parser = units::size)]
+    size: u64,
+    /// How many messages to measure
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
+    /// How long to measure [default: 5s; receive: 100,000 messages]
+    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    duration: Option<u64>,
+    /// Messages a second, all connections together; a latency then counts from the moment the call was due
+    #[arg(long, value_name = "N/s", value_parser = units::rate_per_second)]
+    rate: Option<u64>,
+    /// Time before anything is measured
+    #[arg(long, value_name = "D", default_value = "0", value_parser = units::duration_ms)]
+    warmup: u64,
+    /// disk: where to write
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Send
+    Send,
+    /// Receive and delete, every message of it
+    Receive,
+    /// Both at once, half of the connections each
+    Mixed,
+    /// Round trips without any work
+    Ping,
+    /// fdatasync of a recycled 4 KiB block of a local file, without a server
+    Disk,
+}
+
+impl Workload {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+            Self::Mixed => "mixed",
+            Self::Ping => "ping",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+impl Bench {
+    /// Measures and reports.
+    pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        self.check()?;
+        let rows = if self.workload == Workload::Disk {
+            vec![disk::run(&self).await?]
+        } else {
+            load::run(&self, session).await?
+        };
+        report::write(&mut session.out, &self, &rows)?;
+        Ok(if rows.iter().any(|row| row.lost + row.duplicated > 0) {
+            Exit::Internal
+        } else {
+            Exit::Done
+        })
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.size > MESSAGE_BYTES_MAX {
+            return Err(Failure::Usage("--size is at most 16MiB".to_owned()));
+        }
+        let frame = u64::from(self.batch) * (self.size + 12) + 200;
+        if frame > u64::from(FRAME_BYTES_MAX) {
+            let text = "--batch times --size is more than one request can hold (17 MiB)";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Data on standard output, everything else on standard error.
+//!
+//! Always true here: what [`Out::flush`] has returned from was written to the descriptor; a
+//! reader that went away is [`Failure::ClosedPipe`], which ends quietly.
+
+mod escape;
+mod json;
+mod message;
+mod record;
+
+pub use escape::escape;
+pub use json::Object;
+pub use message::{MessagePrinter, Shape};
+pub use record::{Record, Records, Value};
+
+use std::io::IsTerminal;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::stdio::stdout;
+
+use crate::args::{Format, Global};
+use crate::exit::Failure;
+
+/// Bytes after which the buffer is written without being asked.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Standard output and how it is to look.
+#[derive(Debug)]
+pub struct Out {
+    /// The form, decided.
+    pub format: Format,
+    /// `--columns`; empty: the form's own choice.
+    pub columns: Vec<String>,
+    /// Whether a table has a header.
+    pub header: bool,
+    /// Whether bodies are written as they are.
+    pub raw: bool,
+    /// Whether a person looks on.
+    pub terminal: bool,
+    buffer: Vec<u8>,
+    #[cfg(test)]
+    captured: Option<Vec<u8>>,
+}
+
+impl Out {
+    /// As the flags and the kind of standard output say.
+    pub fn new(global: &Global) -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let default = if terminal { Format::Table } else { Format::Plain };
+        Self {
+            format: global.output.unwrap_or(default),
+            columns: global.columns.clone(),
+            header: !global.no_header,
+            raw: global.raw || (!terminal && !global.no_raw),
+            terminal,
+            buffer: Vec::new(),
+            #[cfg(test)]
+            captured: None,
+        }
+    }
+
+    /// True for both forms of JSON.
+    pub fn is_json(&self) -> bool {
+        matches!(self.format, Format::Json | Format::Jsonl)
+    }
+
+    /// True when a word of success is welcome.
+    pub fn is_table(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// Adds bytes.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.flush()?;
+            if bytes.len() > BUFFER_BYTES {
+                return self.write(bytes);
+            }
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Adds a line.
+    pub fn line(&mut self, text: &str) -> Result<(), Failure> {
+        self.put(text.as_bytes())?;
+        self.put(b"\n")
+    }
+
+    /// Writes all that was added.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.write(&buffer);
+        buffer.clear();
+        self.buffer = buffer;
+        result
+    }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests keep what is written"))]
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        #[cfg(test)]
+        if let Some(captured) = &mut self.captured {
+            captured.extend_from_slice(bytes);
+            return Ok(());
+        }
+        while !bytes.is_empty() {
+            match rustix::io::write(stdout(), bytes) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                // Somebody else made the terminal or pipe that we share non-blocking.
+                Err(Errno::AGAIN) => {
+                    let mut wait = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
+                    let _ = poll(&mut wait, None);
+                }
+                Err(Errno::PIPE) => return Err(Failure::ClosedPipe),
+                Err(error) => {
+                    return Err(Failure::Io(format!(
+                        "cannot write to standard output: {}",
+                        std::io::Error::from(error)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True when standard output is a pipe or socket that nobody reads any more.
+pub fn reader_is_gone() -> bool {
+    let mut ask = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut ask, Some(&now)).is_ok_and(|_| {
+        ask.iter()
+            .any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL))
+    })
+}
+
+/// Tells a failure on standard error, with `-o json` and `jsonl` also as an object.
+pub fn tell(failure: &Failure, json: bool) {
+    if failure.is_quiet() {
+        return;
+    }
+    // A standard error that is closed or full leaves nobody to tell.
+    eprintln!("qctl: {failure}");
+    if json {
+        eprintln!("{}", failure_object(failure));
+    }
+}
+
+/// The object of a failure.
+fn failure_object(failure: &Failure) -> String {
+    let refusal = failure.refusal();
+    let limit = refusal.and_then(|refusal| refusal.limit.as_ref());
+    let mut object = Object::new();
+    object.text("code", failure.code());
+    object.text("class", failure.class().name());
+    object.text("message", &failure.to_string());
+    object.optional_text("queue", refusal.and_then(|refusal| refusal.queue.as_deref()));
+    object.optional_text("limit", limit.map(|limit| limit.name.as_str()));
+    object.optional_number("current", limit.map(|limit| limit.current));
+    object.optional_number("maximum", limit.map(|limit| limit.maximum));
+    object.flag("retryable", failure.retryable());
+    object.finish()
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! An output that keeps what is written.
+
+    use super::*;
+
+    impl Out {
+        /// As if into a pipe.
+        pub fn captured(format: Format) -> Self {
+            let mut out = Self::new(&Global::default());
+            out.format = format;
+            out.raw = true;
+            out.terminal = false;
+            out.captured = Some(Vec::new());
+            out
+        }
+
+        /// All that was written.
+        pub fn text(&mut self) -> String {
+            self.flush().unwrap();
+            String::from_utf8_lossy(self.captured.as_deref().unwrap_or_default()).into_owned()
+        }
+    }
+
+    #[test]
+    fn failure_is_an_object_with_every_field_of_the_contract() {
+        let refusal = qd_protocol::ErrorCode::QueueFull
+            .refuse("queue \"jobs\" is full")
+            .with_queue("jobs")
+            .with_limit("max-messages", 10, 10);
+        let object = failure_object(&refusal.into());
+        assert_eq!(
+            object,
+            r#"{"code":"queue_full","class":"limit-reached","message":"queue \"jobs\" is full","queue":"jobs","limit":"max-messages","current":10,"maximum":10,"retryable":true}"#
+        );
+        let object = failure_object(&Failure::Usage("x".to_owned()));
+        assert_eq!(
+            object,
+            r#"{"code":"usage","class":"fix-request","message":"x","queue":null,"limit":null,"current":null,"maximum":null,"retryable":false}"#
+        );
+    }
+}

@@ -1,0 +1,329 @@
+//! The prompt.
+//!
+//! Always true here: completion never holds the user up for more than a tenth of a second, and no
+//! failure of a command ends the prompt.
+
+use std::borrow::Cow;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use qd_protocol::verbs::List;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
+
+use crate::args::{Global, command};
+use crate::exit::{Exit, Failure};
+use crate::output::tell;
+use crate::script::Runner;
+use crate::server::state_directory;
+use crate::session::{Session, StdinUse, open_client};
+use crate::words;
+
+/// What completion may take.
+const COMPLETE_WITHIN: Duration = Duration::from_millis(100);
+/// Lines kept in the history.
+const HISTORY_LINES: usize = 10_000;
+/// Words that end the prompt.
+const LEAVE: [&[u8]; 4] = [b"\\q", b"q", b"exit", b"quit"];
+
+/// The terminal's settings before the prompt changed them.
+static TERMINAL: OnceLock<Termios> = OnceLock::new();
+
+/// Gives the terminal back as it was; nothing before the prompt.
+pub fn restore_terminal() {
+    if let Some(settings) = TERMINAL.get() {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, settings);
+    }
+}
+
+/// Reads commands and runs them until the end of the input.
+pub fn run(global: Global) -> Result<Exit, Failure> {
+    let mut runner = Runner::new(global)?;
+    runner.stdin = StdinUse::Prompt;
+    runner.listener.at_prompt();
+    let runner = Rc::new(runner);
+    if let Ok(settings) = tcgetattr(rustix::stdio::stdin()) {
+        let _ = TERMINAL.set(settings);
+    }
+    greet(&runner);
+    let history = history_file();
+    let mut editor = editor(&runner).map_err(|error| cannot_read(&error))?;
+    if let Some(file) = &history {
+        // The first time there is none.
+        let _ = editor.load_history(file);
+    }
+    loop {
+        let line = match editor.readline("qctl> ") {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Eof) => return Ok(Exit::Done),
+            Err(error) => return Err(cannot_read(&error)),
+        };
+        let Ok(mut words) = words::split(line.as_bytes()) else {
+            tell(&Failure::Usage("a quote is not closed".to_owned()), false);
+            continue;
+        };
+        let Some(first) = words.first() else {
+            continue;
+        };
+        let _ = editor.add_history_entry(line.as_str());
+        if let Some(file) = &history {
+            let _ = editor.append_history(file);
+        }
+        if LEAVE.contains(&first.as_slice()) {
+            return Ok(Exit::Done);
+        }
+        if first == b"\\?" {
+            words = vec![b"help".to_vec()];
+        }
+        runner.listener.forget();
+        let result = runner.run_words(words);
+        runner.listener.forget();
+        match result {
+            Ok(_) => {}
+            Err(Failure::Interrupted) => eprintln!(),
+            Err(failure) if failure.exit() == Exit::Terminated => return Err(failure),
+            Err(failure) => tell(&failure, is_json(&runner)),
+        }
+    }
+}
+
+fn is_json(runner: &Runner) -> bool {
+    use crate::args::Format;
+    matches!(runner.global.output, Some(Format::Json | Format::Jsonl))
+}
+
+fn cannot_read(error: &ReadlineError) -> Failure {
+    Failure::Io(format!("cannot read the next command: {error}"))
+}
+
+/// Connects, so that completion knows the queues; the prompt comes up without a server too.
+fn greet(runner: &Runner) {
+    let stop = runner.listener.stop(None);
+    let mut session = Session::new(runner.global.clone(), stop.clone(), Rc::clone(&runner.link));
+    let connected = runner.runtime.block_on(async {
+        tokio::select! {
+            client = session.client() => client,
+            failure = stop.stopped() => Err(failure),
+        }
+    });
+    match connected {
+        Ok(client) => eprintln!(
+            "qctl {}, connected to {}; help shows the verbs, Ctrl-D leaves",
+            env!("CARGO_PKG_VERSION"),
+            client.address()
+        ),
+        Err(failure) => tell(&failure, is_json(runner)),
+    }
+    runner.listener.forget();
+}
+
+/// `$XDG_STATE_HOME/qctl/history`; without such a place there is no history.
+fn history_file() -> Option<PathBuf> {
+    let directory = state_directory().ok()?.join("qctl");
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.ok().map(|()| directory.join("history"))
+}
+
+fn editor(runner: &Rc<Runner>) -> rustyline::Result<Editor<Completion, FileHistory>> {
+    let config = Config::builder()
+        .max_history_size(HISTORY_LINES)?
+        .history_ignore_dups(true)?
+        .history_ignore_space(true)
+        .completion_type(CompletionType::List)
+        .build();
+    let mut editor = Editor::with_config(config)?;
+    editor.set_helper(Some(Completion { runner: Rc::clone(runner), command: command() }));
+    Ok(editor)
+}
+
+/// Completes verbs, flags and the names of queues; asks for more lines while a quote is open.
+struct Completion {
+    runner: Rc<Runner>,
+    command: clap::Command,
+}
+
+impl Helper for Completion {}
+impl Hinter for Completion {
+    type Hint = String;
+}
+impl Highlighter for Completion {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(
+        &'s self,
+        prompt: &'p str,
+        _default: bool,
+    ) -> Cow<'b, str> {
+        Cow::Borrowed(prompt)
+    }
+}
+
+impl Validator for Completion {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(match words::split(context.input().as_bytes()) {
+            Ok(_) => ValidationResult::Valid(None),
+            Err(_) => ValidationResult::Incomplete,
+        })
+    }
+}
+
+impl Completer for Completion {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let before = line.get(..position).unwrap_or_default();
+        let asked = Asked::at(before);
+        let mut found = match &asked.place {
+            Place::Verb => verb_names(&self.command),
+            Place::Flag(path) => flag_names(&self.command, path),
+            Place::Word(path) => words_of(&self.command, path),
+            Place::Queue => self.queue_names(asked.prefix),
+        };
+        found.retain(|name| name.starts_with(asked.prefix));
+        if let [only] = &mut found[..] {
+            only.push(' ');
+        }
+        Ok((asked.start, found))
+    }
+}
+
+impl Completion {
+    fn queue_names(&self, prefix: &str) -> Vec<String> {
+        let Some(client) = open_client(&self.runner.link) else {
+            return Vec::new();
+        };
+        let list = List { pattern: Some(format!("{prefix}*")), after: None, limit: 1_000 };
+        let answer = async { tokio::time::timeout(COMPLETE_WITHIN, client.call(list)).await };
+        match self.runner.runtime.block_on(answer) {
+            Ok(Ok(page)) => page.queues.iter().map(|queue| queue.name.to_string()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What stands at the cursor.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked<'a> {
+    place: Place,
+    /// Where the part to be completed starts.
+    start: usize,
+    prefix: &'a str,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Verb,
+    /// A flag of the verb with these names.
+    Flag(Vec<String>),
+    /// A sub-verb or fixed value of the verb.
+    Word(Vec<String>),
+    Queue,
+}
+
+impl<'a> Asked<'a> {
+    fn at(before: &'a str) -> Self {
+        let start = before.rfind([' ', '\t']).map_or(0, |at| at + 1);
+        let prefix = before.get(start..).unwrap_or_default();
+        let earlier: Vec<String> =
+            before.get(..start).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let Some(verb) = earlier.first() else {
+            return Self { place: Place::Verb, start, prefix };
+        };
+        let place = match verb.as_str() {
+            _ if prefix.starts_with('-') => Place::Flag(earlier),
+            "help" => Place::Verb,
+            "server" | "completions" | "bench" => Place::Word(earlier),
+            _ => Place::Queue,
+        };
+        // `receive a,b`: the last of several names.
+        let comma = prefix.rfind(',').filter(|_| place == Place::Queue);
+        let skip = comma.map_or(0, |at| at + 1);
+        Self { place, start: start + skip, prefix: prefix.get(skip..).unwrap_or_default() }
+    }
+}
+
+fn verb_names(command: &clap::Command) -> Vec<String> {
+    let verbs = command.get_subcommands().map(clap::Command::get_name);
+    verbs.chain(["help", "exit"]).map(str::to_owned).collect()
+}
+
+/// The command that `path` names, as far as it names one.
+fn find<'a>(command: &'a clap::Command, path: &[String]) -> &'a clap::Command {
+    let mut found = command;
+    for name in path {
+        match found.find_subcommand(name) {
+            Some(next) => found = next,
+            None => break,
+        }
+    }
+    found
+}
+
+fn flag_names(command: &clap::Command, path: &[String]) -> Vec<String> {
+    let verb = find(command, path);
+    let global = command.get_arguments().filter(|flag| flag.is_global_set());
+    verb.get_arguments()
+        .chain(global)
+        .filter(|flag| !flag.is_hide_set())
+        .filter_map(clap::Arg::get_long)
+        .chain(["help"])
+        .map(|long| format!("--{long}"))
+        .collect()
+}
+
+fn words_of(command: &clap::Command, path: &[String]) -> Vec<String> {
+    let verb = find(command, path);
+    let actions = verb.get_subcommands().map(clap::Command::get_name).map(str::to_owned);
+    let values = verb
+        .get_positionals()
+        .flat_map(clap::Arg::get_possible_values)
+        .map(|value| value.get_name().to_owned());
+    actions.chain(values).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verb_flag_and_queue_are_told_apart() {
+        let asked = |line| {
+            let asked = Asked::at(line);
+            (asked.place, asked.start, asked.prefix)
+        };
+        let path = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        assert_eq!(asked(""), (Place::Verb, 0, ""));
+        assert_eq!(asked("rec"), (Place::Verb, 0, "rec"));
+        assert_eq!(asked("help se"), (Place::Verb, 5, "se"));
+        assert_eq!(asked("receive a,b"), (Place::Queue, 10, "b"));
+        assert_eq!(asked("send jo"), (Place::Queue, 5, "jo"));
+        assert_eq!(asked("send jobs --l"), (Place::Flag(path(&["send", "jobs"])), 10, "--l"));
+        assert_eq!(asked("server "), (Place::Word(path(&["server"])), 7, ""));
+    }
+
+    #[test]
+    fn flags_of_the_verb_and_global_ones_are_offered() {
+        let command = command();
+        let flags = flag_names(&command, &["send".to_owned()]);
+        for flag in ["--lines", "--header", "--output", "--help"] {
+            assert!(flags.iter().any(|name| name == flag), "{flag}");
+        }
+        assert!(!flags.iter().any(|name| name == "--ack"));
+        assert!(words_of(&command, &["bench".to_owned()]).contains(&"mixed".to_owned()));
+        assert!(words_of(&command, &["server".to_owned()]).contains(&"stop".to_owned()));
+    }
+}

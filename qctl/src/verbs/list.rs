@@ -1,0 +1,110 @@
+//! `qctl list`.
+
+use clap::Args;
+use qd_protocol::attributes::Unit;
+use qd_protocol::verbs::{self, list::PAGE_MAX};
+use qd_protocol::{Attributes, QueueDescription, QueueName, Statistics};
+
+use crate::exit::{Exit, Failure};
+use crate::output::{Record, Records, Value};
+use crate::session::Session;
+
+/// Show the queues
+#[derive(Debug, Clone, Args)]
+pub struct List {
+    /// Only names that match; * is any run of characters, ? any one
+    pattern: Option<String>,
+}
+
+const TABLE: &[&str] = &["name", "ready", "delayed", "leased", "bytes", "oldest_age_s"];
+
+impl List {
+    /// Shows the queues, page by page.
+    pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let mut records = Records::new(&session.out, true, &columns(), &["name"], TABLE)?;
+        let mut after: Option<QueueName> = None;
+        loop {
+            let list =
+                verbs::List { pattern: self.pattern.clone(), after: after.take(), limit: PAGE_MAX };
+            let page = session.call(list).await?;
+            for queue in &page.queues {
+                records.push(&mut session.out, &record(queue))?;
+            }
+            after = page.queues.last().map(|queue| queue.name.clone());
+            if !page.more || after.is_none() {
+                break;
+            }
+        }
+        records.finish(&mut session.out)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Every field of a queue.
+pub fn record(queue: &QueueDescription) -> Record {
+    let mut record = vec![
+        ("name".to_owned(), Value::Text(queue.name.to_string())),
+        ("created_at".to_owned(), Value::Time(queue.created_at_ms)),
+    ];
+    for (spec, value) in queue.attributes.values() {
+        let name = spec.name.replace('-', "_");
+        record.push(match spec.unit {
+            Unit::Messages => (name, Value::Count(value)),
+            Unit::Bytes => (name, Value::Bytes(value)),
+            Unit::Milliseconds => (format!("{name}_ms"), Value::Millis(value)),
+        });
+    }
+    for (name, value) in queue.statistics.values() {
+        let value = match name {
+            "bytes" => Value::Bytes(value),
+            _ => Value::Count(value),
+        };
+        record.push((name.to_owned(), value));
+    }
+    record
+}
+
+/// The names of a queue's fields.
+pub fn columns() -> Vec<String> {
+    let name = QueueName::new("x").map(|name| QueueDescription {
+        name,
+        created_at_ms: 0,
+        attributes: Attributes::default(),
+        statistics: Statistics::default(),
+    });
+    let record = name.map(|queue| record(&queue)).unwrap_or_default();
+    record.into_iter().map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_has_every_field_of_the_contract() {
+        let columns = columns();
+        for name in [
+            "name",
+            "max_messages",
+            "max_bytes",
+            "max_message_size",
+            "visibility_timeout_ms",
+            "ready",
+            "delayed",
+            "leased",
+            "bytes",
+            "oldest_age_s",
+            "sent",
+            "received",
+            "deleted",
+            "expired",
+            "dropped",
+            "dead_lettered",
+        ] {
+            assert!(columns.iter().any(|column| column == name), "{name}");
+        }
+        for name in TABLE {
+            assert!(columns.iter().any(|column| column == name), "{name}");
+        }
+    }
+}

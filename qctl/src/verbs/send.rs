@@ -1,0 +1,298 @@
+//! `qctl send`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use qd_protocol::verbs::{self, SendEntry};
+use qd_protocol::{HEADERS_BYTES_MAX, Headers, QueueName};
+
+use super::send_stream::{self, BATCH_BYTES, BATCH_ENTRIES};
+use crate::exit::{Exit, Failure};
+use crate::input::Source;
+use crate::output::{Out, Record, Records, Value, tell};
+use crate::session::Session;
+
+/// Add messages to a queue
+///
+/// Without BODY and -f, standard input is one message. Prints one id a line.
+#[derive(Debug, Clone, Args)]
+pub struct Send {
+    /// The queue
+    queue: QueueName,
+    /// Bodies, one message each; - is standard input
+    #[arg(allow_negative_numbers = true)]
+    body: Vec<OsString>,
+    /// A file whose content is one message (with --lines or --null: many)
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// One message a line, without the newline
+    #[arg(long, conflicts_with = "null")]
+    lines: bool,
+    /// One message up to each NUL
+    #[arg(long)]
+    null: bool,
+    /// A header of every message
+    #[arg(short = 'H', long, value_name = "K=V", value_parser = parse_header)]
+    header: Vec<(String, String)>,
+}
+
+/// Where one body comes from.
+enum Body {
+    Given(Bytes),
+    Read(Source),
+}
+
+impl Send {
+    /// Sends.
+    pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let headers = self.headers()?;
+        if self.lines || self.null {
+            let sources = self.sources()?;
+            if sources.contains(&Source::Stdin) {
+                session.stdin.refuse_unless_free()?;
+            }
+            let terminator = if self.null { 0 } else { b'\n' };
+            return send_stream::run(session, self.queue, headers, sources, terminator).await;
+        }
+        let bodies = self.bodies();
+        let stdin = |body: &Body| matches!(body, Body::Read(Source::Stdin));
+        let stdins = bodies.iter().filter(|body| stdin(body)).count();
+        if stdins > 1 {
+            let text = "standard input can be the body of one message only".to_owned();
+            return Err(Failure::Usage(text));
+        }
+        if stdins > 0 {
+            session.stdin.refuse_unless_free()?;
+        }
+        send_bodies(session, &self.queue, &headers, bodies).await
+    }
+
+    fn headers(&self) -> Result<Headers, Failure> {
+        let headers = Headers(self.header.clone());
+        if headers.size() > HEADERS_BYTES_MAX {
+            let text = format!("headers have at most {HEADERS_BYTES_MAX} bytes in all");
+            return Err(Failure::BadInput(text));
+        }
+        Ok(headers)
+    }
+
+    /// What `--lines` and `--null` read.
+    fn sources(&self) -> Result<Vec<Source>, Failure> {
+        let stdin_only = self.body.is_empty() || self.body == [OsStr::new("-")];
+        if !stdin_only {
+            let text = "--lines and --null read standard input or -f FILE, not BODY";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        let mut sources: Vec<Source> = self.file.iter().cloned().map(Source::from_path).collect();
+        if sources.is_empty() || !self.body.is_empty() {
+            sources.insert(0, Source::Stdin);
+        }
+        Ok(sources)
+    }
+
+    /// Bodies first, then files, each in the order given.
+    fn bodies(&self) -> Vec<Body> {
+        let mut bodies: Vec<Body> = Vec::new();
+        for body in &self.body {
+            bodies.push(if body == "-" {
+                Body::Read(Source::Stdin)
+            } else {
+                Body::Given(Bytes::copy_from_slice(body.as_bytes()))
+            });
+        }
+        for file in &self.file {
+            bodies.push(Body::Read(Source::from_path(file.clone())));
+        }
+        if bodies.is_empty() {
+            bodies.push(Body::Read(Source::Stdin));
+        }
+        bodies
+    }
+}
+
+/// Sends a few bodies in batches, one after the other.
+async fn send_bodies(
+    session: &mut Session,
+    queue: &QueueName,
+    headers: &Headers,
+    bodies: Vec<Body>,
+) -> Result<Exit, Failure> {
+    let count = bodies.len();
+    let mut report = Report::new(&session.out, queue, count)?;
+    let mut bodies = bodies.into_iter().peekable();
+    while bodies.peek().is_some() {
+        let mut entries: Vec<SendEntry> = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+            let Some(body) = bodies.next() else { break };
+            let body = match body {
+                Body::Given(bytes) => bytes,
+                Body::Read(source) => match source.read_body().await {
+                    Ok(body) => body,
+                    Err(failure) => return Err(report.cut_short(failure)),
+                },
+            };
+            let mut entry = SendEntry::new(body);
+            entry.headers = headers.clone();
+            // A frame holds one largest message, not a batch and one.
+            bytes += entry.encoded_bytes();
+            entries.push(entry);
+        }
+        for entries in frames(entries) {
+            let request = verbs::Send { queue: queue.clone(), entries };
+            let answer = match session.call(request).await {
+                Ok(answer) => answer,
+                Err(failure) => return Err(report.cut_short(failure)),
+            };
+            for result in answer.entries() {
+                report.entry(&mut session.out, result)?;
+            }
+            session.out.flush()?;
+        }
+    }
+    report.finish(&mut session.out)
+}
+
+/// Parts the entries so that each part fits into one frame: a last large one goes alone.
+fn frames(mut entries: Vec<SendEntry>) -> Vec<Vec<SendEntry>> {
+    let total: usize = entries.iter().map(SendEntry::encoded_bytes).sum();
+    if total > 2 * BATCH_BYTES && entries.len() > 1 {
+        let last = entries.split_off(entries.len() - 1);
+        return vec![entries, last];
+    }
+    vec![entries]
+}
+
+/// What became of the messages, in their order.
+struct Report {
+    records: Records,
+    queue: String,
+    count: usize,
+    stored: u64,
+    refused: u64,
+    first_refusal: Option<Failure>,
+}
+
+impl Report {
+    fn new(out: &Out, queue: &QueueName, count: usize) -> Result<Self, Failure> {
+        Ok(Self {
+            records: id_records(out, count > 1)?,
+            queue: queue.to_string(),
+            count,
+            stored: 0,
+            refused: 0,
+            first_refusal: None,
+        })
+    }
+
+    fn entry(
+        &mut self,
+        out: &mut Out,
+        result: Result<u64, &qd_protocol::Refusal>,
+    ) -> Result<(), Failure> {
+        let refusal = match result {
+            Ok(id) => {
+                self.stored += 1;
+                return self.records.push(out, &id_record(&self.queue, id));
+            }
+            Err(refusal) => refusal,
+        };
+        self.refused += 1;
+        let mut failure = Failure::from(refusal.clone());
+        if self.count > 1 {
+            failure = failure.after(format!("message {}", self.stored + self.refused));
+            tell(&failure, out.is_json());
+        }
+        self.first_refusal.get_or_insert(failure);
+        Ok(())
+    }
+
+    /// What ends the command before all was tried.
+    fn cut_short(&self, failure: Failure) -> Failure {
+        if self.count > 1 {
+            failure.after(format!("{} of {} messages sent", self.stored, self.count))
+        } else {
+            failure
+        }
+    }
+
+    fn finish(self, out: &mut Out) -> Result<Exit, Failure> {
+        self.records.finish(out)?;
+        match self.first_refusal {
+            None => Ok(Exit::Done),
+            Some(failure) if self.count == 1 => Err(failure),
+            Some(failure) if self.stored == 0 => Ok(failure.exit()),
+            Some(_) => Ok(Exit::Negative),
+        }
+    }
+}
+
+/// Writes ids.
+pub fn id_records(out: &Out, many: bool) -> Result<Records, Failure> {
+    let known = ["queue", "id"].map(str::to_owned);
+    Records::new(out, many, &known, &["id"], &["id"])
+}
+
+/// The id of a message that is on disk.
+pub fn id_record(queue: &str, id: u64) -> Record {
+    vec![
+        ("queue".to_owned(), Value::Text(queue.to_owned())),
+        ("id".to_owned(), Value::Text(id.to_string())),
+    ]
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        None => Err("expected KEY=VALUE".to_owned()),
+        Some(("", _)) => Err("the key is empty".to_owned()),
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_last_entry_gets_a_frame_of_its_own() {
+        let entry = |bytes: usize| SendEntry::new(vec![0; bytes]);
+        assert_eq!(frames(vec![entry(1), entry(2)]).len(), 1);
+        assert_eq!(frames(vec![entry(BATCH_BYTES * 3)]).len(), 1);
+        let parts = frames(vec![entry(1), entry(16 << 20)]);
+        assert_eq!(parts.len(), 2);
+        for part in parts {
+            let bytes: usize = part.iter().map(SendEntry::encoded_bytes).sum();
+            assert!(bytes < qd_protocol::FRAME_BYTES_MAX as usize);
+        }
+    }
+
+    #[test]
+    fn headers_keep_everything_behind_the_first_equals_sign() {
+        assert_eq!(parse_header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(parse_header("a="), Ok(("a".to_owned(), String::new())));
+        assert!(parse_header("=b").is_err());
+        assert!(parse_header("ab").is_err());
+    }
+
+    #[test]
+    fn some_refused_is_the_negative_answer_and_all_refused_the_cause() {
+        let full = qd_protocol::ErrorCode::QueueFull.refuse("full");
+        let queue = QueueName::new("q").unwrap();
+        let mut out = Out::captured(crate::args::Format::Plain);
+        let mut report = Report::new(&out, &queue, 2).unwrap();
+        report.entry(&mut out, Ok(1)).unwrap();
+        report.entry(&mut out, Err(&full)).unwrap();
+        assert_eq!(report.finish(&mut out).unwrap(), Exit::Negative);
+        assert_eq!(out.text(), "1\n");
+        let mut report = Report::new(&out, &queue, 2).unwrap();
+        report.entry(&mut out, Err(&full)).unwrap();
+        report.entry(&mut out, Err(&full)).unwrap();
+        assert_eq!(report.finish(&mut out).unwrap(), Exit::TryAgain);
+        let mut report = Report::new(&out, &queue, 1).unwrap();
+        report.entry(&mut out, Err(&full)).unwrap();
+        assert_eq!(report.finish(&mut out).unwrap_err().exit(), Exit::TryAgain);
+    }
+}

@@ -1,0 +1,289 @@
+//! `qctl send --lines` and `--null`: a stream of any size in constant memory.
+//!
+//! Always true here: requests leave in the order of the input, at most [`WINDOW`] of them are
+//! unanswered, and the ids printed are those of the first input records without a gap. What has
+//! arrived is sent when the input pauses.
+
+use std::collections::VecDeque;
+
+use qd_protocol::client::Pending;
+use qd_protocol::verbs::{self, SendEntry, Sent};
+use qd_protocol::{Client, Headers, MESSAGE_BYTES_MAX, QueueName};
+
+use super::send::{id_record, id_records};
+use crate::args::Format;
+use crate::exit::{Exit, Failure};
+use crate::input::{Ready, Records as Input, Source};
+use crate::output::{Out, Records};
+use crate::session::Session;
+use crate::signals::Stop;
+
+/// Bytes after which a batch is sent.
+pub const BATCH_BYTES: usize = 256 << 10;
+/// Messages after which a batch is sent.
+pub const BATCH_ENTRIES: usize = 1_000;
+/// Requests that may be unanswered.
+const WINDOW: usize = 8;
+/// Unanswered requests beside which a batch that is not full waits for more input.
+const WINDOW_OF_PARTIAL: usize = 2;
+
+type Answer = Pending<verbs::Send>;
+
+struct Stream {
+    client: Client,
+    queue: QueueName,
+    headers: Headers,
+    input: Input,
+    batch: Vec<SendEntry>,
+    batch_bytes: usize,
+    /// A large entry that waits for a frame of its own.
+    next: Option<SendEntry>,
+    window: VecDeque<Answer>,
+    progress: Progress,
+    stop: Stop,
+}
+
+/// What is known of the records, in the order of the input.
+struct Progress {
+    records: Records,
+    queue: String,
+    /// Only ids, the fast way.
+    bare: bool,
+    confirmed: u64,
+    /// Confirmed behind the first one that was not.
+    confirmed_later: u64,
+    failure: Option<Failure>,
+}
+
+/// Sends every record of `sources`.
+pub async fn run(
+    session: &mut Session,
+    queue: QueueName,
+    headers: Headers,
+    sources: Vec<Source>,
+    terminator: u8,
+) -> Result<Exit, Failure> {
+    let progress = Progress::new(&session.out, &queue)?;
+    let client = session.client().await?;
+    let input = Input::start(sources, terminator, MESSAGE_BYTES_MAX)?;
+    let mut stream = Stream {
+        client,
+        queue,
+        headers,
+        input,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        next: None,
+        window: VecDeque::new(),
+        progress,
+        stop: session.stop.clone(),
+    };
+    let ended = stream.pump(&mut session.out).await;
+    if let Err(failure) = ended {
+        if failure.is_quiet() && failure.exit() == Exit::Pipe {
+            return Err(failure);
+        }
+        stream.progress.failure.get_or_insert(failure);
+    }
+    stream.progress.finish(&mut session.out)
+}
+
+impl Stream {
+    async fn pump(&mut self, out: &mut Out) -> Result<(), Failure> {
+        let mut over = false;
+        let mut paused = false;
+        loop {
+            let full = self.is_full();
+            let room = if full || over { WINDOW } else { WINDOW_OF_PARTIAL };
+            if !self.batch.is_empty()
+                && (full || paused || over)
+                && self.window.len() < room
+                && self.progress.failure.is_none()
+            {
+                self.launch().await?;
+                continue;
+            }
+            if self.window.is_empty() {
+                out.flush()?;
+                if over || self.progress.failure.is_some() {
+                    return Ok(());
+                }
+            }
+            let wants_input = !over && !full && self.progress.failure.is_none();
+            tokio::select! {
+                biased;
+                failure = self.stop.stopped() => return Err(failure),
+                answer = first(&mut self.window) => {
+                    self.window.pop_front();
+                    self.progress.answered(out, answer)?;
+                }
+                more = self.input.arrive(), if wants_input => {
+                    // What was read before the failure is sent all the same.
+                    match more.and_then(|_| self.fill()) {
+                        Ok(ready) => {
+                            paused = ready == Ready::Paused;
+                            over = ready == Ready::Over;
+                        }
+                        Err(failure) => {
+                            self.drain(out).await?;
+                            return Err(failure);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.next.is_some() || self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES
+    }
+
+    /// Takes what has arrived, up to a full batch.
+    fn fill(&mut self) -> Result<Ready, Failure> {
+        loop {
+            if self.is_full() {
+                return Ok(Ready::Paused);
+            }
+            match self.input.ready()? {
+                Ready::Record(record) => {
+                    let mut entry = SendEntry::new(record);
+                    if !self.headers.0.is_empty() {
+                        entry.headers = self.headers.clone();
+                    }
+                    let bytes = entry.encoded_bytes();
+                    // One frame holds one largest message, not a batch and one.
+                    if bytes > BATCH_BYTES && !self.batch.is_empty() {
+                        self.next = Some(entry);
+                        return Ok(Ready::Paused);
+                    }
+                    self.batch_bytes += bytes;
+                    self.batch.push(entry);
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn launch(&mut self) -> Result<(), Failure> {
+        let send =
+            verbs::Send { queue: self.queue.clone(), entries: std::mem::take(&mut self.batch) };
+        self.batch_bytes = 0;
+        if let Some(entry) = self.next.take() {
+            self.batch_bytes = entry.encoded_bytes();
+            self.batch.push(entry);
+        }
+        let answer = self.client.start(send).await?;
+        self.window.push_back(answer);
+        Ok(())
+    }
+
+    /// Sends what is there and waits for all answers.
+    async fn drain(&mut self, out: &mut Out) -> Result<(), Failure> {
+        while !self.batch.is_empty() && self.progress.failure.is_none() {
+            self.launch().await?;
+        }
+        while !self.window.is_empty() {
+            let answer = first(&mut self.window).await;
+            self.window.pop_front();
+            self.progress.answered(out, answer)?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the oldest request's answer; for ever when there is none.
+async fn first(window: &mut VecDeque<Answer>) -> Result<Sent, Failure> {
+    match window.front_mut() {
+        None => std::future::pending().await,
+        Some(answer) => Ok(answer.await?),
+    }
+}
+
+impl Progress {
+    fn new(out: &Out, queue: &QueueName) -> Result<Self, Failure> {
+        Ok(Self {
+            records: id_records(out, true)?,
+            queue: queue.to_string(),
+            bare: out.format == Format::Plain && out.columns.is_empty(),
+            confirmed: 0,
+            confirmed_later: 0,
+            failure: None,
+        })
+    }
+
+    fn answered(&mut self, out: &mut Out, answer: Result<Sent, Failure>) -> Result<(), Failure> {
+        let sent = match answer {
+            Ok(sent) => sent,
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+                return Ok(());
+            }
+        };
+        for result in sent.entries() {
+            match result {
+                Ok(_) if self.failure.is_some() => self.confirmed_later += 1,
+                Ok(id) => {
+                    self.confirmed += 1;
+                    if self.bare {
+                        out.line(&id.to_string())?;
+                    } else {
+                        self.records.push(out, &id_record(&self.queue, id))?;
+                    }
+                }
+                Err(refusal) => {
+                    self.failure.get_or_insert_with(|| Failure::from(refusal.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells how far it got.
+    fn finish(self, out: &mut Out) -> Result<Exit, Failure> {
+        if self.bare {
+            out.flush()?;
+        } else {
+            self.records.finish(out)?;
+        }
+        let Some(failure) = self.failure else {
+            return Ok(Exit::Done);
+        };
+        let mut text = format!(
+            "{} messages confirmed, first unconfirmed input line {}",
+            self.confirmed,
+            self.confirmed + 1
+        );
+        if self.confirmed_later > 0 {
+            text = format!("{text} ({} of later lines were stored too)", self.confirmed_later);
+        }
+        Err(failure.after(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qd_protocol::ErrorCode;
+    use qd_protocol::verbs::SentRun;
+
+    #[test]
+    fn ids_stop_at_the_first_record_that_was_refused() {
+        let mut out = Out::captured(Format::Plain);
+        let queue = QueueName::new("q").unwrap();
+        let mut progress = Progress::new(&out, &queue).unwrap();
+        let stored = |first, count| SentRun::Stored { first, count };
+        let refused =
+            SentRun::Refused { refusal: Box::new(ErrorCode::QueueFull.refuse("full")), count: 2 };
+        let first = Sent { runs: vec![stored(5, 2), refused] };
+        let second = Sent { runs: vec![stored(7, 3)] };
+        progress.answered(&mut out, Ok(first)).unwrap();
+        progress.answered(&mut out, Ok(second)).unwrap();
+        let failure = progress.finish(&mut out).unwrap_err();
+        assert_eq!(out.text(), "5\n6\n");
+        assert_eq!(failure.exit(), Exit::TryAgain);
+        assert_eq!(
+            failure.to_string(),
+            "2 messages confirmed, first unconfirmed input line 3 (3 of later lines were stored too): full"
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! `qctl server`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use qd_protocol::verbs::{Ping, Shutdown};
+use qd_protocol::{Client, ClientError};
+use tokio::time::sleep;
+
+use crate::exit::{Exit, Failure};
+use crate::session::{Session, options};
+
+/// Manage the server
+#[derive(Debug, Clone, Args)]
+pub struct Server {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What to do with the server.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Action {
+    /// End the server as SIGTERM does, and wait until it is gone
+    Stop,
+}
+
+impl Server {
+    /// Does it.
+    pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        match self.action {
+            Action::Stop => stop(session).await,
+        }
+    }
+}
+
+/// Stops the server; never starts one to do so.
+async fn stop(session: &mut Session) -> Result<Exit, Failure> {
+    let addresses = session.target()?.addresses;
+    let client = Client::connect(&addresses, options(Duration::ZERO)).await?;
+    client.call(Shutdown).await?;
+    // The daemon closes the connection as the last thing it does.
+    loop {
+        match client.call(Ping).await {
+            Err(ClientError::Lost { .. } | ClientError::Unreachable { .. }) => break,
+            Err(ClientError::Refused(_)) | Ok(_) => sleep(Duration::from_millis(10)).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if session.out.is_table() {
+        session.out.line("the server has stopped")?;
+        session.out.flush()?;
+    }
+    Ok(Exit::Done)
+}

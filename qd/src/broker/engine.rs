@@ -20,6 +20,7 @@ use crate::store::Result;
 
 /// Most requests in one record.
 const RECORD_ENTRIES_MAX: usize = 4_096;
+const CANCELLED: &str = "the request was cancelled";
 
 /// The engine; see [`super`].
 pub struct Engine {
@@ -33,6 +34,8 @@ pub struct Engine {
     woken: Vec<Take>,
     /// Receives of connections that have too much to read, by connection.
     held_back: HashMap<u64, Vec<Take>>,
+    /// Queues in which messages may be ready while somebody waits.
+    look_at: Vec<QueueName>,
     /// State time from which on something is to be settled.
     next_due_ms: Option<u64>,
     /// Rows are left to be freed.
@@ -46,12 +49,23 @@ struct Batch {
     entries: Vec<Entry>,
     /// One per entry.
     askers: Vec<Asker>,
-    /// Queues that got messages while somebody waited.
-    sent_to: Vec<QueueName>,
     /// To be answered after the record.
     reads: Vec<Job>,
     /// Room in the mailbox, given back after the record.
     permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    /// Lets no receive wait behind this record of those that nobody waits for.
+    fn cancel(&mut self, is_meant: impl Fn(&Take) -> bool) {
+        for asker in &mut self.askers {
+            if let Asker::Receive(take) = asker
+                && is_meant(take)
+            {
+                take.cancelled = true;
+            }
+        }
+    }
 }
 
 enum Asker {
@@ -75,6 +89,7 @@ impl Engine {
             next_ticket: 0,
             woken: Vec::new(),
             held_back: HashMap::new(),
+            look_at: Vec::new(),
             next_due_ms,
             // What an earlier run left over is found by the first record.
             unfinished: true,
@@ -153,10 +168,13 @@ impl Engine {
             }
             Mail::Cancel(peer, correlation) => {
                 if let Some(take) = self.find_waiting(peer, correlation) {
-                    refuse(take, ErrorCode::Cancelled, "the request was cancelled");
+                    refuse(take, ErrorCode::Cancelled, CANCELLED);
+                } else {
+                    batch.cancel(|take| take.peer.id() == peer && take.correlation == correlation);
                 }
             }
             Mail::Gone(peer) => {
+                batch.cancel(|take| take.peer.id() == peer);
                 self.waiters.forget(peer);
                 self.held_back.remove(&peer);
             }
@@ -199,13 +217,14 @@ impl Engine {
                     settled,
                     wait_until_ms,
                     ticket,
+                    cancelled: false,
                 };
                 self.push_take(take, batch);
             }
             Work::Change(command) => {
                 let woken = match &command {
                     Command::Send(send) if !self.waiters.is_empty() => {
-                        batch.sent_to.push(send.queue.clone());
+                        self.look_at.push(send.queue.clone());
                         self.wake(&send.queue, send.messages.len() as u64)
                     }
                     _ => Vec::new(),
@@ -261,9 +280,10 @@ impl Engine {
         for (asker, outcome) in batch.askers.into_iter().zip(applied.outcomes) {
             self.answer(asker, outcome);
         }
-        // A receive may have left some of what it was woken for: its answer was full.
-        let queues = applied.became_ready.into_iter().map(|(queue, _)| queue).chain(batch.sent_to);
-        for queue in queues {
+        // A receive may have left some of what it was woken for, because its answer was full, or
+        // have been too early in the record for a message that came later in it.
+        let ready = applied.became_ready.into_iter().map(|(queue, _)| queue);
+        for queue in ready.chain(std::mem::take(&mut self.look_at)) {
             let ready = self.local.machine().ready(&queue);
             let mut woken = self.wake(&queue, ready);
             self.woken.append(&mut woken);
@@ -296,9 +316,15 @@ impl Engine {
                 if received.settled.runs.is_empty() {
                     received.settled = std::mem::take(&mut take.settled);
                 }
-                if received.messages.is_empty() && take.wait_until_ms > self.uptime_ms() {
+                let is_over = take.wait_until_ms <= self.uptime_ms();
+                if received.messages.is_empty() && take.cancelled {
+                    refuse(take, ErrorCode::Cancelled, CANCELLED);
+                    return;
+                }
+                if received.messages.is_empty() && !is_over {
                     take.settled = received.settled;
                     take.command.settle = Vec::new();
+                    self.look_at.extend(take.command.queues.iter().cloned());
                     self.waiters.park(take);
                     return;
                 }

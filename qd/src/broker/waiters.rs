@@ -30,6 +30,8 @@ pub(super) struct Take {
     pub wait_until_ms: u64,
     /// Place in the order of arrival; kept when a wake-up was in vain.
     pub ticket: u64,
+    /// Nobody waits for it any more: it is not to be parked.
+    pub cancelled: bool,
 }
 
 /// Receives that wait.

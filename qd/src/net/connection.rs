@@ -97,8 +97,11 @@ async fn serve<R: Input, W: Output>(
         stop,
     };
     let ended = reader.read().await;
-    let Reader { mut input, peer, server, .. } = reader;
-    server.broker.gone(id);
+    let Reader { mut input, peer, server, stop, .. } = reader;
+    if !*stop.borrow() {
+        // A daemon that stops answers what waits; a client that closed wants nothing any more.
+        server.broker.gone(id);
+    }
     drop(peer);
     // The writer ends when the last answer is written.
     if ended.is_ok() {

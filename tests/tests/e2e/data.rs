@@ -1,0 +1,231 @@
+//! The data directory and the socket: what is in the way is named, and nothing of it is touched.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use qd_tests::daemon::{run_qd, temporary_directory};
+use qd_tests::{Daemon, Done, Run, programs};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use rustix::process::Signal;
+
+use crate::wire::{create, receive, send, statistics};
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const OTHER: TableDefinition<u64, u64> = TableDefinition::new("other");
+
+/// Runs a daemon that must end by itself.
+fn refused(data: &Path, socket: &Path) -> Done {
+    let listen = format!("unix:{}", socket.display());
+    run_qd(&["--data", data.to_str().unwrap(), "--listen", &listen])
+}
+
+#[test]
+fn locked_data_directory_names_the_holder_and_exits_75() {
+    let daemon = Daemon::new();
+    let done = refused(&daemon.data(), &daemon.directory().join("other"));
+    assert_eq!(done.exit, 75, "{done:?}");
+    let pid = daemon.pid().as_raw_nonzero();
+    assert!(done.stderr.contains(&format!("pid {pid}")), "{done:?}");
+    assert!(done.stderr.contains(daemon.data().to_str().unwrap()), "{done:?}");
+    daemon.qctl("ping").ok();
+}
+
+#[test]
+fn lock_of_a_killed_daemon_is_free() {
+    let mut daemon = Daemon::new();
+    daemon.kill();
+    assert!(daemon.socket().exists(), "kill -9 leaves the socket's file");
+    daemon.restart();
+    daemon.raw().settle();
+}
+
+#[test]
+fn missing_data_directory_is_made_for_its_owner_alone() {
+    let daemon = Daemon::new();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&daemon.data()), 0o700);
+    for entry in fs::read_dir(daemon.data()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn data_directory_that_is_a_file_is_told() {
+    let directory = temporary_directory();
+    let data = directory.path().join("file");
+    fs::write(&data, "mine").unwrap();
+    let done = refused(&data, &directory.path().join("s"));
+    assert_eq!(done.exit, 74, "{done:?}");
+    assert!(done.stderr.contains(data.to_str().unwrap()), "{done:?}");
+    assert_eq!(fs::read(&data).unwrap(), b"mine");
+}
+
+#[test]
+fn read_only_data_directory_is_told() {
+    let directory = temporary_directory();
+    let data = directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o555)).unwrap();
+    let socket = format!("unix:{}", directory.path().join("s").display());
+    let done = as_ordinary_user(directory.path(), "qd")
+        .args(["--data", data.to_str().unwrap(), "--listen", &socket])
+        .run();
+    assert_eq!(done.exit, 74, "{done:?}");
+    assert!(done.stderr.contains(data.to_str().unwrap()), "{done:?}");
+    assert!(done.stderr.contains("ermission denied"), "{done:?}");
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+}
+
+#[test]
+fn socket_is_for_its_owner_and_group_and_a_stranger_gets_77() {
+    let daemon = Daemon::new();
+    let mode = fs::metadata(daemon.socket()).unwrap().mode() & 0o777;
+    let system = rustix::process::geteuid().is_root();
+    assert_eq!(mode, if system { 0o660 } else { 0o600 });
+    if !system {
+        println!("only root can become a stranger; the rest of this test was left out");
+        return;
+    }
+    let ping = as_ordinary_user(daemon.directory(), "qctl").args(["-s", &daemon.server(), "ping"]);
+    let done = ping.run();
+    assert_eq!(done.exit, 77, "{done:?}");
+    assert!(done.stderr.contains("ermission denied"), "{done:?}");
+}
+
+/// A copy of the program that runs as a user who is not root: as nobody when the tests are root.
+fn as_ordinary_user(directory: &Path, program: &str) -> Run {
+    if !rustix::process::geteuid().is_root() {
+        return Run::new(programs::directory().join(program));
+    }
+    let copy = directory.join(program);
+    fs::copy(programs::directory().join(program), &copy).unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    Run::new("setpriv").args(nobody).arg(copy).current_dir(directory)
+}
+
+#[test]
+fn data_of_a_newer_format_is_refused_with_78_and_left_as_it_was() {
+    let mut daemon = Daemon::new();
+    daemon.raw().call(&create("jobs")).unwrap();
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_end();
+    let file = daemon.data().join("state.redb");
+    let set = |format: u32| {
+        let db = Database::open(&file).unwrap();
+        let txn = db.begin_write().unwrap();
+        let mut meta = txn.open_table(META).unwrap();
+        let old = meta.get("format").unwrap().map(|value| value.value().to_vec());
+        meta.insert("format", &format.to_le_bytes()[..]).unwrap();
+        drop(meta);
+        txn.commit().unwrap();
+        old.unwrap()
+    };
+    let format = set(999);
+    assert_eq!(format.len(), 4, "the format number is a u32");
+    let done = refused(&daemon.data(), &daemon.directory().join("other"));
+    assert_eq!(done.exit, 78, "{done:?}");
+    assert!(done.stderr.contains("999"), "{done:?}");
+    let db = Database::open(&file).unwrap();
+    let meta = db.begin_read().unwrap().open_table(META).unwrap();
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 999u32.to_le_bytes());
+    drop((meta, db));
+    set(u32::from_le_bytes(format.try_into().unwrap()));
+    daemon.restart();
+    assert_eq!(statistics(&mut daemon.raw(), "jobs").sent, 0, "the queue is there");
+}
+
+#[test]
+fn database_of_another_program_is_refused_with_78_and_left_as_it_was() {
+    let directory = temporary_directory();
+    let file = directory.path().join("state.redb");
+    let db = Database::create(&file).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(OTHER).unwrap().insert(1, 2).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let done = refused(directory.path(), &directory.path().join("s"));
+    assert_eq!(done.exit, 78, "{done:?}");
+    let db = Database::open(&file).unwrap();
+    let other = db.begin_read().unwrap().open_table(OTHER).unwrap();
+    assert_eq!(other.get(1).unwrap().unwrap().value(), 2);
+}
+
+#[test]
+fn state_file_that_is_no_database_is_told_and_left_as_it_was() {
+    let directory = temporary_directory();
+    let file = directory.path().join("state.redb");
+    let text = "a text\n".repeat(10_000);
+    fs::write(&file, &text).unwrap();
+    let done = refused(directory.path(), &directory.path().join("s"));
+    assert!(matches!(done.exit, 74 | 78), "{done:?}");
+    assert!(done.stderr.contains(file.to_str().unwrap()), "{done:?}");
+    assert!(!done.stderr.contains("panicked"), "{done:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
+fn socket_of_a_living_daemon_is_not_taken_over() {
+    let daemon = Daemon::new();
+    let done = refused(&daemon.directory().join("other"), &daemon.socket());
+    assert_eq!(done.exit, 75, "{done:?}");
+    assert!(done.stderr.contains(daemon.socket().to_str().unwrap()), "{done:?}");
+    daemon.raw().settle();
+}
+
+#[test]
+fn file_in_the_place_of_the_socket_is_told_and_left_as_it_was() {
+    let directory = temporary_directory();
+    let socket = directory.path().join("s");
+    fs::write(&socket, "mine").unwrap();
+    let done = refused(&directory.path().join("data"), &socket);
+    assert_eq!(done.exit, 74, "{done:?}");
+    assert!(done.stderr.contains("not a socket"), "{done:?}");
+    assert_eq!(fs::read(&socket).unwrap(), b"mine");
+}
+
+#[test]
+fn socket_that_nobody_listens_on_is_replaced() {
+    let mut daemon = Daemon::new();
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_end();
+    drop(UnixListener::bind(daemon.socket()).unwrap());
+    let is_socket = |path: &Path| fs::symlink_metadata(path).unwrap().file_type().is_socket();
+    assert!(is_socket(&daemon.socket()), "the stale socket is there");
+    daemon.restart();
+    daemon.raw().settle();
+}
+
+#[test]
+fn messages_leases_and_counts_survive_kill_9() {
+    let mut daemon = Daemon::new();
+    let mut raw = daemon.raw();
+    raw.call(&create("jobs")).unwrap();
+    let bodies: [&[u8]; 4] = [b"", b"\0\n\xff", b"plain", &[7; 100_000]];
+    raw.call(&send("jobs", &bodies)).unwrap();
+    let mut take = receive("jobs", 1);
+    take.visibility_timeout_ms = Some(3_600_000);
+    let leased = raw.call(&take).unwrap().messages.remove(0);
+    let before = statistics(&mut raw, "jobs");
+    assert_eq!((before.ready, before.leased), (3, 1));
+    daemon.kill();
+    daemon.restart();
+    let mut raw = daemon.raw();
+    let mut after = statistics(&mut raw, "jobs");
+    after.oldest_age_s = before.oldest_age_s;
+    assert_eq!(after, before);
+    let messages = raw.call(&receive("jobs", 10)).unwrap().messages;
+    let got: Vec<_> = messages.iter().map(|message| &message.body.bytes[..]).collect();
+    assert_eq!(got, bodies[1..], "in order, the leased one stays away");
+    assert!(messages.iter().all(|message| message.body.is_intact()));
+    let delete = qd_protocol::verbs::Delete {
+        queue: crate::wire::queue("jobs"),
+        receipts: vec![leased.receipt],
+    };
+    let deleted = raw.call(&delete).unwrap();
+    assert!(deleted.statuses.entries().all(|status| status.is_ok()), "the receipt still holds");
+}

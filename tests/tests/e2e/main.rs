@@ -1,0 +1,9 @@
+//! `qd` and `qctl` from outside, through the real programs.
+#![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
+
+mod data;
+mod durability;
+mod repeats;
+mod stop;
+mod waiting;
+mod wire;

@@ -1,0 +1,197 @@
+//! The structures whose frames are the examples on the page.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use qd_protocol::attributes::UNLIMITED;
+use qd_protocol::preamble::{ClientPreamble, ServerPreamble, Status, VersionRange};
+use qd_protocol::request::{put_answer, put_refusal, put_request};
+use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::{
+    Cancel, Create, Created, Delete, Deleted, Describe, Drop, Dropped, Hello, IfExists, List,
+    Listed, Ping, Pong, Receive, Received, ReceivedMessage, Send, SendEntry, Sent, SentRun,
+    Shutdown, ShuttingDown, Verb, Welcome,
+};
+use qd_protocol::{
+    AttributeChanges, Attributes, Body, ErrorCode, Headers, Numbering, QueueDescription, QueueName,
+    Receipt, Refusal, Statistics,
+};
+
+/// 2026-01-01 00:00:00 UTC.
+const TIME_MS: u64 = 1_767_225_600_000;
+
+/// The receipt of the message of the receive.
+pub const RECEIPT: Receipt = Receipt { queue: 3, lease: 1, id: 1, secret: 0x0123_4567_89ab_cdef };
+
+/// The examples by name.
+pub fn all() -> BTreeMap<String, Bytes> {
+    let mut all = Examples::default();
+    all.add("client preamble", &ClientPreamble { versions: VersionRange::OURS }.to_bytes());
+    all.add("server preamble", &server_preamble().to_bytes());
+    connection(&mut all);
+    queues(&mut all);
+    messages(&mut all);
+    all.frames
+}
+
+#[derive(Default)]
+struct Examples {
+    frames: BTreeMap<String, Bytes>,
+    correlation: u32,
+}
+
+impl Examples {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        self.frames.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+    }
+
+    fn request<V: Verb>(&mut self, name: &str, number: Option<u64>, verb: &V) {
+        self.correlation += 1;
+        let numbering = number.map(|number| Numbering { number, answered_below: number });
+        let mut out = BytesMut::new();
+        put_request(&mut out, self.correlation, numbering, verb);
+        self.add(&format!("{name} request"), &out);
+    }
+
+    fn verb<V: Verb>(&mut self, name: &str, number: Option<u64>, verb: &V, answer: &V::Answer) {
+        self.request(name, number, verb);
+        let mut out = BytesMut::new();
+        put_answer(&mut out, self.correlation, V::OPCODE, answer);
+        self.add(&format!("{name} answer"), &out);
+    }
+}
+
+fn server_preamble() -> ServerPreamble {
+    ServerPreamble {
+        versions: VersionRange::OURS,
+        chosen: 1,
+        status: Status::Ready,
+        frame_bytes_max: qd_protocol::FRAME_BYTES_MAX,
+        in_flight_max: qd_protocol::IN_FLIGHT_MAX,
+        message_bytes_max: qd_protocol::MESSAGE_BYTES_MAX,
+        node: 0x1122_3344_5566_7788,
+        time_ms: TIME_MS,
+    }
+}
+
+fn jobs() -> QueueName {
+    QueueName::new("jobs").expect("a name")
+}
+
+fn connection(all: &mut Examples) {
+    let hello = Hello { producer: 0xfedc_ba98_7654_3210, client: "qctl 0.1.0".to_owned() };
+    all.verb("hello", None, &hello, &Welcome { server: "0.1.0".to_owned() });
+    all.verb("ping", None, &Ping, &Pong { time_ms: TIME_MS });
+    all.verb("shutdown", None, &Shutdown, &ShuttingDown);
+}
+
+fn queues(all: &mut Examples) {
+    let attributes = AttributeChanges {
+        max_messages: Some(1_000),
+        visibility_timeout_ms: Some(60_000),
+        ..AttributeChanges::default()
+    };
+    let create = Create { queue: jobs(), if_exists: IfExists::Keep, attributes };
+    all.verb("create", Some(1), &create, &Created { created: true });
+    let description = QueueDescription {
+        name: jobs(),
+        created_at_ms: TIME_MS,
+        attributes: Attributes {
+            max_messages: 1_000,
+            max_bytes: UNLIMITED,
+            max_message_size: 1 << 20,
+            visibility_timeout_ms: 60_000,
+        },
+        statistics: Statistics {
+            ready: 1,
+            leased: 1,
+            bytes: 22,
+            oldest_age_s: 5,
+            sent: 2,
+            received: 1,
+            ..Statistics::default()
+        },
+    };
+    all.verb("describe", None, &Describe { queue: jobs() }, &description);
+    let list = List {
+        pattern: Some("j*".to_owned()),
+        after: Some(QueueName::new("a").expect("a name")),
+        limit: 100,
+    };
+    all.verb("list", None, &list, &Listed { queues: vec![description], more: false });
+    let drop = Drop { queue: jobs(), only_if_empty: true };
+    all.verb("drop", Some(5), &drop, &Dropped { messages: 0 });
+    let refusal = ErrorCode::QueueNotEmpty
+        .refuse("queue \"jobs\" is not empty: it holds 2 messages")
+        .with_queue("jobs");
+    let mut out = BytesMut::new();
+    put_refusal(&mut out, all.correlation, Drop::OPCODE, &refusal);
+    all.add("drop refusal", &out);
+}
+
+fn full() -> Refusal {
+    ErrorCode::QueueFull
+        .refuse("queue \"jobs\" is full: 1000 of 1000 messages (max-messages)")
+        .with_queue("jobs")
+        .with_limit("max-messages", 1_000, 1_000)
+}
+
+fn messages(all: &mut Examples) {
+    let headers = Headers(vec![("type".to_owned(), "text".to_owned())]);
+    let entries = vec![
+        SendEntry { body: Body::new("hello"), headers: headers.clone() },
+        SendEntry::new("world"),
+        SendEntry::new(""),
+    ];
+    let runs = vec![
+        SentRun::Stored { first: 1, count: 2 },
+        SentRun::Refused { refusal: Box::new(full()), count: 1 },
+    ];
+    all.verb("send", Some(2), &Send { queue: jobs(), entries }, &Sent { runs });
+    let receive = Receive {
+        queues: vec![QueueName::new("urgent").expect("a name"), jobs()],
+        max: 10,
+        wait_ms: 20_000,
+        visibility_timeout_ms: Some(45_000),
+        delete_on_receive: false,
+        settle: vec![Receipt { queue: 3, lease: 0, id: 0, secret: 7 }],
+    };
+    let mut settled = Statuses::default();
+    let expired = "the lease of this receipt is over";
+    settled.push(Some(ErrorCode::ReceiptExpired.refuse(expired).with_queue("jobs")));
+    let message = ReceivedMessage {
+        queue: 1,
+        id: 1,
+        receipt: RECEIPT,
+        attempt: 1,
+        sent_at_ms: TIME_MS,
+        lease_until_ms: TIME_MS + 45_000,
+        fields: headers.to_fields(),
+        body: Body::new("hello"),
+    };
+    let received = Received { settled, messages: vec![message] };
+    all.verb("receive", Some(3), &receive, &received);
+    let correlation = all.correlation;
+    let at_most_once = Receive {
+        queues: vec![jobs()],
+        max: 1,
+        wait_ms: 0,
+        visibility_timeout_ms: None,
+        delete_on_receive: true,
+        settle: Vec::new(),
+    };
+    all.request("at most once receive", Some(4), &at_most_once);
+    all.request("cancel", None, &Cancel { correlation });
+    let mut out = BytesMut::new();
+    let cancelled = ErrorCode::Cancelled.refuse("the request was cancelled");
+    put_refusal(&mut out, correlation, Receive::OPCODE, &cancelled);
+    all.add("receive refusal", &out);
+    let mut statuses = Statuses::default();
+    statuses.push(None);
+    all.verb(
+        "delete",
+        Some(4),
+        &Delete { queue: jobs(), receipts: vec![RECEIPT] },
+        &Deleted { statuses },
+    );
+}

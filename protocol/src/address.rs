@@ -61,10 +61,11 @@ impl std::str::FromStr for Address {
         if host.contains('@') {
             return Err(error("users are not available in this version"));
         }
-        if host.is_empty() || (host.contains(':') && !host.starts_with('[')) {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        if host.is_empty() || (host.contains([':', '[', ']']) && !bracketed) {
             return Err(error("the host is missing (an IPv6 address stands in brackets)"));
         }
-        if port.parse::<u16>().is_err() {
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err() {
             return Err(error("the port is not a number from 0 to 65535"));
         }
         Ok(Self::Tcp(tcp.to_owned()))
@@ -75,6 +76,8 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            // A host of this name would be taken for the other kind of address.
+            Self::Tcp(address) if address.starts_with("unix:") => write!(f, "qd://{address}"),
             Self::Tcp(address) => f.write_str(address),
         }
     }
@@ -90,8 +93,18 @@ mod tests {
         assert_eq!("qd://[::1]:7".parse(), Ok(Address::Tcp("[::1]:7".to_owned())));
         assert_eq!("localhost:7".parse(), Ok(Address::Tcp("localhost:7".to_owned())));
         let long = format!("unix:/{}", "x".repeat(107));
-        for bad in ["", "unix:", "host", ":7", "::1:7", "h:99999", "u@h:7", "qds://h:7", &long] {
+        for bad in ["", "unix:", "host", ":7", "::1:7", "[::1:7", "h:99999", "h:+7", "u@h:7"] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?}");
         }
+        for bad in ["qds://h:7", &long] {
+            assert!(bad.parse::<Address>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn host_of_the_name_unix_is_not_a_socket() {
+        let address = Address::Tcp("unix:7".to_owned());
+        assert_eq!("qd://unix:7".parse(), Ok(address.clone()));
+        assert_eq!(address.to_string().parse(), Ok(address));
     }
 }

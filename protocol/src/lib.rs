@@ -18,6 +18,8 @@ pub mod frame;
 pub mod message;
 pub mod name;
 pub mod preamble;
+#[cfg(test)]
+mod properties;
 pub mod receipt;
 pub mod request;
 pub mod verbs;

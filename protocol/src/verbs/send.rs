@@ -114,7 +114,7 @@ impl Sent {
                 SentRun::Stored { first, count } => (*count, *first, None),
                 SentRun::Refused { refusal, count } => (*count, 0, Some(&**refusal)),
             };
-            (0..u64::from(count)).map(move |at| refusal.map_or(Ok(first + at), Err))
+            (0..u64::from(count)).map(move |at| refusal.map_or(Ok(first.wrapping_add(at)), Err))
         })
     }
 }

@@ -1,0 +1,220 @@
+//! Strategies for all that crosses the wire.
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::attributes::{AttributeChanges, Attributes, QueueDescription, Statistics};
+use crate::error::{Class, ErrorCode, Limit, Refusal};
+use crate::message::{Body, Headers};
+use crate::name::QueueName;
+use crate::receipt::Receipt;
+use crate::request::Request;
+use crate::verbs::delete::Statuses;
+use crate::verbs::{
+    Cancel, Create, Delete, Describe, Drop, Hello, IfExists, List, Listed, Ping, Receive, Received,
+    ReceivedMessage, Send, SendEntry, Sent, SentRun, Shutdown,
+};
+
+pub(super) fn text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[a-z]{0,20}"]
+}
+
+fn name() -> impl Strategy<Value = QueueName> {
+    "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}".prop_map(|name| QueueName::new(name).unwrap())
+}
+
+pub(super) fn receipt() -> impl Strategy<Value = Receipt> {
+    any::<[u64; 4]>().prop_map(|[queue, lease, id, secret]| Receipt { queue, lease, id, secret })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    let bytes = vec(any::<u8>(), 0..60);
+    (bytes, option::of(any::<u32>())).prop_map(|(bytes, crc)| {
+        let body = Body::new(bytes);
+        Body { crc: crc.unwrap_or(body.crc), ..body }
+    })
+}
+
+pub(super) fn headers() -> impl Strategy<Value = Headers> {
+    let key = text().prop_filter("a key is not empty", |key| !key.is_empty());
+    vec((key, text()), 0..4).prop_map(Headers)
+}
+
+fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
+    any::<[Option<u64>; 4]>().prop_map(
+        |[max_messages, max_bytes, max_message_size, visibility_timeout_ms]| AttributeChanges {
+            max_messages,
+            max_bytes,
+            max_message_size,
+            visibility_timeout_ms,
+        },
+    )
+}
+
+fn statistics() -> impl Strategy<Value = Statistics> {
+    any::<[u64; 12]>().prop_map(|numbers| {
+        let [ready, delayed, leased, bytes, oldest_age_s, sent, rest @ ..] = numbers;
+        let [received, deleted, expired, dropped, dead_lettered, redelivered] = rest;
+        Statistics {
+            ready,
+            delayed,
+            leased,
+            bytes,
+            oldest_age_s,
+            sent,
+            received,
+            deleted,
+            expired,
+            dropped,
+            dead_lettered,
+            redelivered,
+        }
+    })
+}
+
+pub(super) fn description() -> impl Strategy<Value = QueueDescription> {
+    (name(), any::<u64>(), attribute_changes(), statistics()).prop_map(
+        |(name, created_at_ms, changes, statistics)| QueueDescription {
+            name,
+            created_at_ms,
+            attributes: Attributes::default().changed(&changes),
+            statistics,
+        },
+    )
+}
+
+pub(super) fn refusal() -> impl Strategy<Value = Refusal> {
+    let code = prop_oneof![
+        proptest::sample::select(ErrorCode::ALL),
+        any::<u16>().prop_map(ErrorCode::from_number),
+    ];
+    let class = proptest::sample::select(&[
+        Class::FixRequest,
+        Class::NotAllowed,
+        Class::LimitReached,
+        Class::TryAgain,
+        Class::Gone,
+    ]);
+    let limit = (text(), any::<u64>(), any::<u64>()).prop_map(|(name, current, maximum)| Limit {
+        name,
+        current,
+        maximum,
+    });
+    (code, class, any::<bool>(), text(), option::of(text()), option::of(limit)).prop_map(
+        |(code, class, retryable, text, queue, limit)| Refusal {
+            code,
+            class,
+            retryable,
+            text,
+            queue,
+            limit,
+        },
+    )
+}
+
+pub(super) fn statuses() -> impl Strategy<Value = Statuses> {
+    let run = (any::<u32>(), option::of(refusal().prop_map(Box::new)));
+    vec(run, 0..4).prop_map(|runs| Statuses { runs })
+}
+
+fn create() -> impl Strategy<Value = Create> {
+    let if_exists =
+        proptest::sample::select(&[IfExists::Compare, IfExists::Keep, IfExists::Update]);
+    (name(), if_exists, attribute_changes()).prop_map(|(queue, if_exists, attributes)| Create {
+        queue,
+        if_exists,
+        attributes,
+    })
+}
+
+fn send() -> impl Strategy<Value = Send> {
+    let entry = (body(), headers()).prop_map(|(body, headers)| SendEntry { body, headers });
+    (name(), vec(entry, 0..5)).prop_map(|(queue, entries)| Send { queue, entries })
+}
+
+fn receive() -> impl Strategy<Value = Receive> {
+    let times = (any::<u64>(), option::of(any::<u64>()));
+    (vec(name(), 1..4), any::<u32>(), times, any::<bool>(), vec(receipt(), 0..4)).prop_map(
+        |(queues, max, (wait_ms, visibility_timeout_ms), delete_on_receive, settle)| Receive {
+            queues,
+            max,
+            wait_ms,
+            visibility_timeout_ms,
+            delete_on_receive,
+            settle,
+        },
+    )
+}
+
+/// A request of any verb.
+pub(super) fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        (any::<u64>(), text())
+            .prop_map(|(producer, client)| Request::Hello(Hello { producer, client })),
+        Just(Request::Ping(Ping)),
+        any::<u32>().prop_map(|correlation| Request::Cancel(Cancel { correlation })),
+        Just(Request::Shutdown(Shutdown)),
+        create().prop_map(Request::Create),
+        (name(), any::<bool>())
+            .prop_map(|(queue, only_if_empty)| Request::Drop(Drop { queue, only_if_empty })),
+        name().prop_map(|queue| Request::Describe(Describe { queue })),
+        (option::of(text()), option::of(name()), any::<u32>())
+            .prop_map(|(pattern, after, limit)| Request::List(List { pattern, after, limit })),
+        send().prop_map(Request::Send),
+        receive().prop_map(Request::Receive),
+        (name(), vec(receipt(), 0..5))
+            .prop_map(|(queue, receipts)| Request::Delete(Delete { queue, receipts })),
+    ]
+}
+
+pub(super) fn sent() -> impl Strategy<Value = Sent> {
+    let run = prop_oneof![
+        (any::<u64>(), any::<u32>()).prop_map(|(first, count)| SentRun::Stored { first, count }),
+        (refusal(), any::<u32>())
+            .prop_map(|(refusal, count)| SentRun::Refused { refusal: Box::new(refusal), count }),
+    ];
+    vec(run, 0..4).prop_map(|runs| Sent { runs })
+}
+
+fn message() -> impl Strategy<Value = ReceivedMessage> {
+    let numbers = any::<(u16, u64, u32, u64, u64)>();
+    (numbers, receipt(), headers(), body()).prop_map(
+        |((queue, id, attempt, sent_at_ms, lease_until_ms), receipt, headers, body)| {
+            ReceivedMessage {
+                queue,
+                id,
+                receipt,
+                attempt,
+                sent_at_ms,
+                lease_until_ms,
+                fields: headers.to_fields(),
+                body,
+            }
+        },
+    )
+}
+
+/// A message delivered with `headers`.
+pub(super) fn message_with(headers: &Headers) -> ReceivedMessage {
+    ReceivedMessage {
+        queue: 0,
+        id: 1,
+        receipt: Receipt { queue: 1, lease: 2, id: 3, secret: 4 },
+        attempt: 1,
+        sent_at_ms: 0,
+        lease_until_ms: 0,
+        fields: headers.to_fields(),
+        body: Body::new(Bytes::new()),
+    }
+}
+
+pub(super) fn received() -> impl Strategy<Value = Received> {
+    (statuses(), vec(message(), 0..4))
+        .prop_map(|(settled, messages)| Received { settled, messages })
+}
+
+pub(super) fn listed() -> impl Strategy<Value = Listed> {
+    (vec(description(), 0..3), any::<bool>()).prop_map(|(queues, more)| Listed { queues, more })
+}

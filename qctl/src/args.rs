@@ -39,8 +39,9 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Servers to try in turn: `unix:/path`, `host:port` or `qd://host:port`
+    /// Servers to try in turn.
     #[arg(
+        help = "Servers to try in turn: unix:/path, host:port or qd://host:port",
         short,
         long,
         global = true,

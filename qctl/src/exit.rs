@@ -62,7 +62,7 @@ impl From<Exit> for std::process::ExitCode {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// The server refused the request.
-    #[error("{0}")]
+    #[error("{0}{advice}", advice = advice(.0))]
     Refused(Box<Refusal>),
     /// The server was not reached, or the conversation broke.
     #[error("{0}")]
@@ -221,6 +221,11 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// What a limit that may have room again adds to the server's line.
+fn advice(refusal: &Refusal) -> &'static str {
+    if refusal.class == Class::LimitReached && refusal.retryable { "; retry later" } else { "" }
+}
+
 fn exit_of_refusal(refusal: &Refusal) -> Exit {
     match refusal.code {
         ErrorCode::NoSuchQueue | ErrorCode::QueueDropped => Exit::Missing,
@@ -293,6 +298,6 @@ mod tests {
         assert_eq!(failure.exit(), Exit::TryAgain);
         assert_eq!(failure.code(), "queue_full");
         assert!(failure.retryable());
-        assert_eq!(failure.to_string(), "2 confirmed: full");
+        assert_eq!(failure.to_string(), "2 confirmed: full; retry later");
     }
 }

@@ -6,16 +6,21 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
+use qd_protocol::verbs::Ping;
 use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Global, Verb, parse_words};
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
-use crate::session::{Link, Session, StdinUse, forget_client};
+use crate::session::{Link, Session, StdinUse, forget_client, open_client};
 use crate::signals::Listener;
 use crate::verbs;
 use crate::words::{self, Unfinished};
+
+/// How soon a server that was there before must answer, to be taken for the same.
+const ALIVE_WITHIN: Duration = Duration::from_millis(300);
 
 /// Runs commands one after the other on one connection.
 pub struct Runner {
@@ -66,8 +71,23 @@ impl Runner {
         }
     }
 
+    /// A server that went away while the prompt waited is connected to anew, and started if it
+    /// is the user's own, rather than waited for.
+    fn forget_dead_connection(&self) {
+        let Some(client) = open_client(&self.link) else {
+            return;
+        };
+        let ping = async { tokio::time::timeout(ALIVE_WITHIN, client.call(Ping)).await };
+        if !matches!(self.runtime.block_on(ping), Ok(Ok(_))) {
+            forget_client(&self.link);
+        }
+    }
+
     /// Runs one verb.
     pub fn run_verb(&self, verb: Verb, global: Global) -> Result<Exit, Failure> {
+        if self.stdin == StdinUse::Prompt {
+            self.forget_dead_connection();
+        }
         let global = global.under(&self.global);
         let stop = self.listener.stop(global.timeout);
         let mut session = Session::new(global, stop, Rc::clone(&self.link));

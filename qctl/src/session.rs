@@ -102,6 +102,11 @@ impl Session {
         Ok(client)
     }
 
+    /// Leaves the connection: the next command makes a new one.
+    pub fn forget_client(&mut self) {
+        forget_client(&self.link);
+    }
+
     /// Asks the server.
     pub async fn call<V: Verb>(&mut self, verb: V) -> Result<V::Answer, Failure> {
         let client = self.client().await?;

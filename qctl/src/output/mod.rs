@@ -161,8 +161,9 @@ fn failure_object(failure: &Failure) -> String {
     object.text("message", &failure.to_string());
     object.optional_text("queue", refusal.and_then(|refusal| refusal.queue.as_deref()));
     object.optional_text("limit", limit.map(|limit| limit.name.as_str()));
-    object.optional_number("current", limit.map(|limit| limit.current));
-    object.optional_number("maximum", limit.map(|limit| limit.maximum));
+    let known = |value: u64| (value != qd_protocol::attributes::UNLIMITED).then_some(value);
+    object.optional_number("current", limit.and_then(|limit| known(limit.current)));
+    object.optional_number("maximum", limit.and_then(|limit| known(limit.maximum)));
     object.flag("retryable", failure.retryable());
     object.finish()
 }
@@ -200,7 +201,7 @@ pub mod testing {
         let object = failure_object(&refusal.into());
         assert_eq!(
             object,
-            r#"{"code":"queue_full","class":"limit-reached","message":"queue \"jobs\" is full","queue":"jobs","limit":"max-messages","current":10,"maximum":10,"retryable":true}"#
+            r#"{"code":"queue_full","class":"limit-reached","message":"queue \"jobs\" is full; retry later","queue":"jobs","limit":"max-messages","current":10,"maximum":10,"retryable":true}"#
         );
         let object = failure_object(&Failure::Usage("x".to_owned()));
         assert_eq!(

@@ -22,7 +22,7 @@ pub struct Delete {
     /// The queue
     queue: QueueName,
     /// Receipts; - reads them from standard input, one a line or JSON lines with a "receipt"
-    #[arg(required = true, value_name = "RECEIPT", allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "RECEIPT")]
     receipts: Vec<String>,
 }
 

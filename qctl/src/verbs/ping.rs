@@ -23,12 +23,11 @@ impl Ping {
         let start = Instant::now();
         let pong = client.call(verbs::Ping).await?;
         let round_trip = start.elapsed();
-        let addresses = session.target()?.addresses;
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let server = client.address().to_string();
         let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
         let record: Record = vec![
             ("answer".to_owned(), Value::Text("pong".to_owned())),
-            ("server".to_owned(), Value::Text(addresses.join(","))),
+            ("server".to_owned(), Value::Text(server)),
             ("time".to_owned(), Value::Time(pong.time_ms)),
             ("round_trip_us".to_owned(), Value::Count(micros)),
         ];

@@ -19,8 +19,13 @@ use crate::output::{MessagePrinter, Shape, reader_is_gone};
 use crate::session::Session;
 use crate::units;
 
-/// Messages that one request of --drain and --follow asks for.
+/// Messages that the first request of --drain and --follow asks for.
 const BATCH: u64 = 100;
+/// Most that a request asks for when its batches are written quickly.
+const BATCH_MAX: u64 = 1_000;
+/// A batch written within this time may grow; one that takes longer is too large for its reader,
+/// and its leases might end before the bytes are taken.
+const QUICK: Duration = Duration::from_millis(100);
 /// How often a waiting receive looks whether anybody still reads its output.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -84,6 +89,8 @@ struct Receiving {
     settlement: Settlement,
     got: u64,
     unwritten: u64,
+    /// Messages that the next request of --drain and --follow asks for.
+    batch: u64,
 }
 
 impl Receive {
@@ -112,6 +119,7 @@ impl Receive {
             settlement: Settlement::default(),
             got: 0,
             unwritten: 0,
+            batch: BATCH,
             flags: self,
         };
         let result = receiving.all(session).await;
@@ -146,7 +154,6 @@ impl Receiving {
             None if many => u64::MAX,
             limit => limit.unwrap_or(1),
         };
-        let batch_max = if many { BATCH } else { u64::from(BATCH_ENTRIES_MAX) };
         while self.got < limit {
             // Only the first message of a plain receive is waited for.
             let wait_ms = match self.flags.wait {
@@ -154,13 +161,16 @@ impl Receiving {
                 Some(_) if self.got > 0 && !many => 0,
                 wait => wait.unwrap_or(0),
             };
-            let max = (limit - self.got).min(batch_max);
+            let batch = if many { self.batch } else { u64::from(BATCH_ENTRIES_MAX) };
+            let max = (limit - self.got).min(batch);
             let messages = self.request(session, max, wait_ms).await?;
             if messages.is_empty() {
                 break;
             }
             self.got += messages.len() as u64;
+            let start = Instant::now();
             self.write(session, &messages).await?;
+            self.batch = next_batch(self.batch, messages.len() as u64, start.elapsed());
         }
         self.settle_rest(session).await
     }
@@ -295,6 +305,17 @@ impl Receiving {
     }
 }
 
+/// How many messages to ask for after a batch of `got` took `time` to be written.
+fn next_batch(batch: u64, got: u64, time: Duration) -> u64 {
+    if time > QUICK {
+        (batch / 2).max(1)
+    } else if got >= batch {
+        (batch * 2).min(BATCH_MAX)
+    } else {
+        batch
+    }
+}
+
 /// Ends a receive that waits while the reader of its output goes away.
 async fn closed_output(wait_ms: u64) -> Failure {
     if wait_ms == 0 {
@@ -305,5 +326,20 @@ async fn closed_output(wait_ms: u64) -> Failure {
         if reader_is_gone() {
             return Failure::ClosedPipe;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_for_a_quick_reader_and_shrink_for_a_slow_one() {
+        let quick = Duration::from_millis(1);
+        assert_eq!(next_batch(100, 100, quick), 200);
+        assert_eq!(next_batch(800, 800, quick), BATCH_MAX);
+        assert_eq!(next_batch(100, 5, quick), 100);
+        assert_eq!(next_batch(100, 100, Duration::from_secs(1)), 50);
+        assert_eq!(next_batch(1, 1, Duration::from_secs(1)), 1);
     }
 }

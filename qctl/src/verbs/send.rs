@@ -49,6 +49,8 @@ impl Send {
     /// Sends.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let headers = self.headers()?;
+        // A column of ids needs no name.
+        session.out.header = false;
         if self.lines || self.null {
             let sources = self.sources()?;
             if sources.contains(&Source::Stdin) {

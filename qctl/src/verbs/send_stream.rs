@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(failure.exit(), Exit::TryAgain);
         assert_eq!(
             failure.to_string(),
-            "2 messages confirmed, first unconfirmed input line 3 (3 of later lines were stored too): full"
+            "2 messages confirmed, first unconfirmed input line 3 (3 of later lines were stored too): full; retry later"
         );
     }
 }

@@ -38,6 +38,7 @@ async fn stop(session: &mut Session) -> Result<Exit, Failure> {
     let addresses = session.target()?.addresses;
     let client = Client::connect(&addresses, options(Duration::ZERO)).await?;
     client.call(Shutdown).await?;
+    session.forget_client();
     // The daemon closes the connection as the last thing it does.
     loop {
         match client.call(Ping).await {

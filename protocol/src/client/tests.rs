@@ -1,6 +1,8 @@
 //! The client against servers played by the tests.
 
-use std::io::ErrorKind;
+mod connecting;
+mod loss;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -184,16 +186,6 @@ fn delivery(crc_error: u32) -> Received {
     Received { settled: Statuses::default(), messages: vec![message] }
 }
 
-#[tokio::test]
-async fn server_introduces_itself() {
-    let (place, _listener, client, server) = pair(Options::default()).await;
-    assert_eq!(client.server(), preamble());
-    assert_eq!(client.welcome().server, "1.2.3");
-    assert_eq!(client.address(), place.address());
-    assert_eq!(client.producer(), server.producer);
-    assert_ne!(server.producer, 0);
-}
-
 async fn answers_out_of_order_reach_their_calls() {
     let (_place, _listener, client, mut server) = pair(Options::default()).await;
     let calls = (0..4).map(|_| {
@@ -255,136 +247,6 @@ async fn numbers_rise_and_answered_below_is_the_lowest_without_an_answer() {
     let _fourth = client.start(change()).await.unwrap();
     let (_, number, below) = server.next_numbers().await;
     assert_eq!((number, below), (4, 3));
-}
-
-#[tokio::test]
-async fn lost_connection_repeats_what_is_unanswered_with_its_numbers() {
-    let (_place, listener, client, mut server) = pair(retrying(PATIENCE)).await;
-    let mut calls = Vec::new();
-    for _ in 0..4 {
-        calls.push(client.start(change()).await.unwrap());
-    }
-    let shutdown = client.start(Shutdown).await.unwrap();
-    drop(calls.remove(3));
-    let mut ids = Vec::new();
-    for _ in 0..4 {
-        ids.push(server.next_numbers().await.0);
-    }
-    server.answer::<DropQueue>(ids[0], &Dropped { messages: 10 }).await;
-    assert_eq!(soon(calls.remove(0)).await.unwrap().messages, 10);
-    let producer = server.producer;
-    drop(server);
-    let mut server = Server::accept(&listener).await;
-    assert_eq!(server.producer, producer);
-    assert_eq!(server.next_numbers().await, (ids[1], 2, 2));
-    assert_eq!(server.next_numbers().await, (ids[2], 3, 2));
-    assert!(matches!(soon(shutdown).await, Err(ClientError::Lost { .. })));
-    let _new = client.start(change()).await.unwrap();
-    let (_, number, below) = server.next_numbers().await;
-    assert_eq!((number, below), (5, 2));
-    server.answer::<DropQueue>(ids[2], &Dropped { messages: 30 }).await;
-    server.answer::<DropQueue>(ids[1], &Dropped { messages: 20 }).await;
-    let third = soon(calls.pop().unwrap()).await.unwrap().messages;
-    let second = soon(calls.pop().unwrap()).await.unwrap().messages;
-    assert_eq!((second, third), (20, 30));
-    assert!(server.is_idle().await);
-}
-
-#[tokio::test]
-async fn calls_made_while_the_server_is_away_wait_for_it() {
-    let (place, listener, client, server) = pair(retrying(PATIENCE)).await;
-    drop((listener, server));
-    let call = tokio::spawn({
-        let client = client.clone();
-        async move { client.call(change()).await }
-    });
-    sleep(Duration::from_millis(100)).await;
-    assert!(!call.is_finished());
-    let listener = place.listen();
-    let mut server = Server::accept(&listener).await;
-    let (id, number, _) = server.next_numbers().await;
-    assert_eq!(number, 1);
-    server.answer::<DropQueue>(id, &Dropped { messages: 3 }).await;
-    assert_eq!(soon(call).await.unwrap().unwrap().messages, 3);
-}
-
-#[tokio::test]
-async fn retries_end_when_their_time_is_over() {
-    let (_place, listener, client, mut server) = pair(retrying(Duration::from_millis(200))).await;
-    let sent = client.start(change()).await.unwrap();
-    server.next().await;
-    drop((listener, server));
-    let since = Instant::now();
-    assert!(matches!(soon(sent).await, Err(ClientError::Lost { .. })));
-    assert!(since.elapsed() < Duration::from_secs(5));
-    let unsent = soon(client.call(change())).await;
-    let refused = ErrorKind::ConnectionRefused;
-    assert!(matches!(unsent, Err(ClientError::Unreachable { kind, .. }) if kind == refused));
-}
-
-#[tokio::test]
-async fn server_that_dies_of_every_repeat_does_not_keep_calls_for_ever() {
-    let (_place, listener, client, server) = pair(retrying(Duration::from_millis(300))).await;
-    let sent = client.start(change()).await.unwrap();
-    drop(server);
-    let dying = async {
-        loop {
-            Server::accept(&listener).await.next().await;
-        }
-    };
-    tokio::select! {
-        result = soon(sent) => assert!(matches!(result, Err(ClientError::Lost { .. }))),
-        () = dying => {}
-    }
-}
-
-#[tokio::test]
-async fn without_retries_a_loss_is_told_at_once_and_the_next_call_connects() {
-    let (place, listener, client, mut server) = pair(Options::default()).await;
-    let sent = client.start(change()).await.unwrap();
-    server.next().await;
-    drop((listener, server));
-    assert!(matches!(soon(sent).await, Err(ClientError::Lost { .. })));
-    let unsent = soon(client.call(change())).await;
-    assert!(matches!(unsent, Err(ClientError::Unreachable { .. })), "{unsent:?}");
-    let listener = place.listen();
-    let answering = async {
-        let mut server = Server::accept(&listener).await;
-        let (id, number, below) = server.next_numbers().await;
-        assert_eq!((number, below), (2, 2));
-        server.answer::<DropQueue>(id, &Dropped { messages: 0 }).await;
-        server
-    };
-    let (answer, _server) = tokio::join!(soon(client.call(change())), answering);
-    answer.unwrap();
-}
-
-#[tokio::test]
-async fn refusal_of_a_server_that_shuts_down_is_repeated_elsewhere() {
-    let (_place, listener, client, mut server) = pair(retrying(PATIENCE)).await;
-    let first = client.start(change()).await.unwrap();
-    let second = client.start(change()).await.unwrap();
-    let (first_id, ..) = server.next_numbers().await;
-    let (second_id, ..) = server.next_numbers().await;
-    server.refuse::<DropQueue>(first_id, ErrorCode::Closing).await;
-    server.answer::<DropQueue>(second_id, &Dropped { messages: 2 }).await;
-    assert_eq!(soon(second).await.unwrap().messages, 2);
-    let mut server = Server::accept(&listener).await;
-    assert_eq!(server.next_numbers().await, (first_id, 1, 1));
-    server.answer::<DropQueue>(first_id, &Dropped { messages: 1 }).await;
-    assert_eq!(soon(first).await.unwrap().messages, 1);
-}
-
-#[tokio::test]
-async fn without_retries_the_refusal_of_a_server_that_shuts_down_is_told() {
-    let (_place, _listener, client, mut server) = pair(Options::default()).await;
-    let call = client.start(change()).await.unwrap();
-    let (id, ..) = server.next_numbers().await;
-    server.refuse::<DropQueue>(id, ErrorCode::Closing).await;
-    let result = soon(call).await;
-    assert!(
-        matches!(result, Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Closing)
-    );
 }
 
 #[tokio::test]
@@ -481,106 +343,12 @@ async fn requests_in_flight_are_held_to_the_limit_of_the_server() {
 }
 
 #[tokio::test]
-async fn new_server_may_have_a_lower_limit_of_requests_in_flight() {
-    let (_place, listener, client, server) = pair(retrying(PATIENCE)).await;
-    drop(server);
-    for limit in [5, 2, 8] {
-        let with_limit = ServerPreamble { in_flight_max: limit, ..preamble() };
-        let mut server = Server::accept_with(&listener, with_limit).await;
-        let calls: Vec<_> = (0..8)
-            .map(|_| {
-                let client = client.clone();
-                tokio::spawn(async move { client.call(Ping).await })
-            })
-            .collect();
-        for _ in 0..limit {
-            server.next().await;
-        }
-        assert!(server.is_idle().await, "limit {limit}");
-        for call in calls {
-            call.abort();
-            let _ = call.await;
-        }
-    }
-}
-
-#[tokio::test]
 async fn answer_to_nothing_is_a_protocol_error() {
     let (_place, _listener, client, mut server) = pair(retrying(PATIENCE)).await;
     let call = client.start(Ping).await.unwrap();
     let (id, ..) = server.next().await;
     server.answer::<Ping>(id + 1, &Pong { time_ms: 1 }).await;
     assert!(matches!(soon(call).await, Err(ClientError::Protocol { .. })));
-}
-
-/// What a server that says `greeting` and then closes or hangs is told from.
-async fn failure(greeting: &[u8], hangs: bool) -> ClientError {
-    let place = Place::new();
-    let listener = place.listen();
-    let options = Options { connect_timeout: Duration::from_millis(200), ..Options::default() };
-    let greeting = async {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut bytes = [0; CLIENT_BYTES];
-        socket.read_exact(&mut bytes).await.unwrap();
-        socket.write_all(greeting).await.unwrap();
-        if hangs {
-            std::future::pending::<()>().await;
-        }
-        drop(socket);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        result = soon(place.connect(options)) => result.unwrap_err(),
-        () = greeting => unreachable!(),
-    }
-}
-
-#[tokio::test]
-async fn servers_that_cannot_be_used_are_told_apart() {
-    let error = failure(b"HTTP/1.1 400\r\n\r\n", true).await;
-    assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
-    let status = |status| ServerPreamble { status, ..preamble() }.to_bytes();
-    let error = failure(&status(Status::TooManyConnections), false).await;
-    assert!(matches!(error, ClientError::Busy { .. }), "{error}");
-    let theirs = VersionRange { lowest: 2, highest: 7 };
-    let newer = ServerPreamble {
-        versions: theirs,
-        chosen: 0,
-        status: Status::NoCommonVersion,
-        ..preamble()
-    };
-    let error = failure(&newer.to_bytes(), false).await;
-    assert_eq!(
-        error.to_string().split_once(" speaks ").unwrap().1,
-        "protocol version 2 to 7, this client 1"
-    );
-    for greeting in [&b""[..], b"QD", &preamble().to_bytes()] {
-        let error = failure(greeting, false).await;
-        assert!(matches!(error, ClientError::Lost { .. }), "{error}");
-        let error = failure(greeting, true).await;
-        let timed_out = ErrorKind::TimedOut;
-        assert!(matches!(error, ClientError::Unreachable { kind, .. } if kind == timed_out));
-    }
-}
-
-#[tokio::test]
-async fn address_that_answers_is_found_and_errors_that_tell_more_win() {
-    let place = Place::new();
-    let missing = Address::unix("/nonexistent/s").unwrap();
-    let result = Client::connect(std::slice::from_ref(&missing), Options::default()).await;
-    let error = result.unwrap_err();
-    assert!(matches!(&error, ClientError::Unreachable { kind: ErrorKind::NotFound, .. }));
-    drop(place.listen());
-    let addresses = [place.address(), missing];
-    let error = Client::connect(&addresses, Options::default()).await.unwrap_err();
-    let refused = ErrorKind::ConnectionRefused;
-    assert!(matches!(&error, ClientError::Unreachable { kind, .. } if *kind == refused));
-    let listener = place.listen();
-    let [there, missing] = addresses;
-    let addresses = [missing, there];
-    let connecting = Client::connect(&addresses, Options::default());
-    let (client, _server) = tokio::join!(connecting, Server::accept(&listener));
-    assert_eq!(client.unwrap().address(), addresses[1]);
 }
 
 #[tokio::test]
@@ -610,13 +378,33 @@ async fn connection_ends_with_the_last_handle() {
     assert!(server.next_frame().await.is_none());
 }
 
-#[test]
-fn calls_fail_when_the_runtime_of_the_client_has_ended() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let first = runtime();
-    let (_place, _listener, client, _server) = first.block_on(pair(Options::default()));
-    let pending = first.block_on(client.start(Ping)).unwrap();
-    drop(first);
-    let result = runtime().block_on(soon(pending));
-    assert!(matches!(result, Err(ClientError::Lost { .. })));
+#[tokio::test]
+async fn bytes_waiting_to_be_written_are_bounded() {
+    let place = Place::new();
+    let listener = place.listen();
+    let large = ServerPreamble {
+        frame_bytes_max: crate::FRAME_BYTES_MAX,
+        in_flight_max: 1_024,
+        ..preamble()
+    };
+    let connecting = place.connect(Options::default());
+    let (client, mut server) = tokio::join!(connecting, Server::accept_with(&listener, large));
+    let client = client.unwrap();
+    let send = || {
+        let queue = QueueName::new("q").unwrap();
+        let entries = vec![crate::verbs::SendEntry::new(vec![0; 1 << 20])];
+        crate::verbs::Send { queue, entries }
+    };
+    let mut calls = Vec::new();
+    while let Ok(call) = timeout(Duration::from_millis(100), client.start(send())).await {
+        calls.push(call.unwrap());
+        assert!(calls.len() < 30, "nothing holds the calls up");
+    }
+    // One piece being written, and the buffer behind it.
+    assert!(calls.len() >= OUTGOING_BYTES_MAX >> 20, "{}", calls.len());
+    let next = tokio::spawn(async move { client.start(send()).await });
+    for _ in 0..calls.len() {
+        server.next().await;
+    }
+    let _pending = soon(next).await.unwrap().unwrap();
 }

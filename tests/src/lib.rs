@@ -19,6 +19,7 @@ pub mod random;
 pub mod raw;
 pub mod readme;
 pub mod run;
+pub mod sandbox;
 pub mod terminal;
 pub mod wait;
 
@@ -26,4 +27,5 @@ pub use daemon::Daemon;
 pub use random::Random;
 pub use raw::Raw;
 pub use run::{Done, Run, Running};
+pub use sandbox::Sandbox;
 pub use wait::wait_until;

@@ -1,8 +1,12 @@
 //! `qd` and `qctl` from outside, through the real programs.
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
+mod autostart;
+mod cases;
 mod data;
 mod durability;
+mod ends;
+mod prompt;
 mod repeats;
 mod stop;
 mod waiting;

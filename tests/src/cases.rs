@@ -207,7 +207,9 @@ fn with_places(shown: &str, before: &str) -> String {
         let mut length = character.len_utf8();
         if !inside_word && receipt_at(rest) {
             match names.next().flatten() {
-                Some(name) => out.push_str(&format!("<{name}=receipt>")),
+                Some(name) => {
+                    let _ = write!(out, "<{name}=receipt>");
+                }
                 None => out.push_str("<receipt>"),
             }
             length = crate::pattern::RECEIPT_CHARACTERS;

@@ -133,10 +133,14 @@ impl Raw {
     /// # Panics
     ///
     /// When it cannot be written.
-    pub fn send_numbered<V: Verb>(&mut self, numbering: Option<Numbering>, verb: &V) -> u32 {
+    pub fn send_numbered<V: Verb>(
+        &mut self,
+        numbering: impl Into<Option<Numbering>>,
+        verb: &V,
+    ) -> u32 {
         let correlation = self.next;
         self.next += 1;
-        self.write(&request(correlation, numbering, verb)).expect("write a request");
+        self.write(&request(correlation, numbering.into(), verb)).expect("write a request");
         correlation
     }
 
@@ -156,7 +160,7 @@ impl Raw {
     /// When it is not, or cannot be read.
     pub fn call_numbered<V: Verb>(
         &mut self,
-        numbering: Option<Numbering>,
+        numbering: impl Into<Option<Numbering>>,
         verb: &V,
     ) -> Result<V::Answer, Refusal> {
         let correlation = self.send_numbered(numbering, verb);

@@ -4,10 +4,14 @@
 use crate::Run;
 
 /// Runs a shell command on a terminal of 80 columns; what the terminal shows is the standard
-/// output, what is written to its standard input is typed.
-pub fn on_terminal(command: &str) -> Run {
+/// output, what is written to its standard input is typed. `run` makes the program that gives
+/// the terminal.
+pub fn on_terminal(command: &str, run: impl FnOnce(&str) -> Run) -> Run {
     let command = format!("stty cols 80 rows 24; {command}");
-    Run::new("script").args(["-q", "-f", "-e", "-c", &command, "/dev/null"]).keep_stdin()
+    run("script")
+        .env("SHELL", "/bin/sh")
+        .args(["-q", "-f", "-e", "-c", &command, "/dev/null"])
+        .keep_stdin()
 }
 
 /// What a terminal shows of `output`, less the sequences that move the cursor or set colours.

@@ -205,7 +205,8 @@ fn messages_leases_and_counts_survive_kill_9() {
     let mut daemon = Daemon::new();
     let mut raw = daemon.raw();
     raw.call(&create("jobs")).unwrap();
-    let bodies: [&[u8]; 4] = [b"", b"\0\n\xff", b"plain", &[7; 100_000]];
+    let large = vec![7; 100_000];
+    let bodies: [&[u8]; 4] = [b"", b"\0\n\xff", b"plain", &large];
     raw.call(&send("jobs", &bodies)).unwrap();
     let mut take = receive("jobs", 1);
     take.visibility_timeout_ms = Some(3_600_000);

@@ -14,11 +14,13 @@ const PROMPT: &str = "qctl> ";
 /// Runs `qctl` with these arguments on a terminal.
 fn terminal(daemon: &Daemon, arguments: &str) -> Run {
     // A name that rustyline knows: on a dumb terminal it does not edit.
-    on_terminal(&format!("exec '{}' {arguments}", programs::qctl().display()))
-        .env("TERM", "xterm")
-        .env("QCTL_SERVER", daemon.server())
-        .env("HOME", daemon.directory())
-        .env("XDG_STATE_HOME", daemon.directory().join("state"))
+    on_terminal(&format!("exec '{}' {arguments}", programs::qctl().display()), |script| {
+        Run::new(script)
+    })
+    .env("TERM", "xterm")
+    .env("QCTL_SERVER", daemon.server())
+    .env("HOME", daemon.directory())
+    .env("XDG_STATE_HOME", daemon.directory().join("state"))
 }
 
 /// A prompt that is ready for its first line, and the place behind what it has shown.

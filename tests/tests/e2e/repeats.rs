@@ -15,8 +15,8 @@ fn producer(daemon: &Daemon) -> Raw {
     raw
 }
 
-fn number(number: u64) -> Option<Numbering> {
-    Some(Numbering { number, answered_below: 1 })
+fn number(number: u64) -> impl Into<Option<Numbering>> {
+    Numbering { number, answered_below: 1 }
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn number_whose_answer_is_no_longer_kept_is_refused_not_carried_out() {
     first.call_numbered(number(1), &create("jobs")).unwrap();
     let messages = send("jobs", &[b"a"]);
     first.call_numbered(number(2), &messages).unwrap();
-    let numbering = Some(Numbering { number: 3, answered_below: 3 });
+    let numbering = Numbering { number: 3, answered_below: 3 };
     first.call_numbered(numbering, &messages).unwrap();
     let correlation = first.send_numbered(number(2), &messages);
     assert_eq!(first.refusal::<Send>(correlation).code, ErrorCode::AnswerForgotten);

@@ -38,6 +38,19 @@ pub fn sources() -> &'static Path {
     tests.parent().expect("the package stands in the workspace's directory")
 }
 
+/// Copies a program, so that everybody may run the copy.
+///
+/// A process of its own writes it: as long as this one had it open for writing, programs that
+/// other threads start would inherit that, and nobody could run it ("text file busy").
+///
+/// # Panics
+///
+/// When it cannot be copied.
+pub fn install(program: &Path, copy: &Path) {
+    let done = crate::Run::new("install").args(["-m", "755"]).arg(program).arg(copy).run();
+    assert_eq!(done.exit, 0, "{done:?}");
+}
+
 fn build() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     // TARGET/PROFILE/deps/e2e-0123456789abcdef

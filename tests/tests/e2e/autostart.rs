@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use qd_tests::{Run, Running, Sandbox};
+use qd_tests::{Run, Running, Sandbox, programs};
 
 #[test]
 fn first_qctl_starts_a_daemon_and_says_so_in_one_line() {
@@ -118,7 +118,7 @@ fn socket_path_over_the_limit_is_told() {
 fn qctl_alone_in_a_directory_says_that_it_found_no_qd() {
     let sandbox = Sandbox::new();
     let copy = sandbox.home().join("qctl");
-    fs::copy(qd_tests::programs::qctl(), &copy).unwrap();
+    programs::install(&programs::qctl(), &copy);
     let list: Run = sandbox.run(&copy).arg("list").env("PATH", "/nonexistent");
     let done = list.run();
     assert_eq!(done.exit, 69, "{done:?}");

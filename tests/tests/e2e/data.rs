@@ -101,9 +101,8 @@ fn as_ordinary_user(directory: &Path, program: &str) -> Run {
         return Run::new(programs::directory().join(program));
     }
     let copy = directory.join(program);
-    fs::copy(programs::directory().join(program), &copy).unwrap();
+    programs::install(&programs::directory().join(program), &copy);
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     Run::new("setpriv").args(nobody).arg(copy).current_dir(directory)
 }

@@ -13,7 +13,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 
 use qd_tests::pattern::{Kind, Piece, fit};
 use qd_tests::readme::{Example, examples};
@@ -84,9 +84,10 @@ fn home() -> Sandbox {
         symlink(programs::directory().join(program), release.join(program)).unwrap();
     }
     fs::create_dir(sandbox.home().join("bin")).unwrap();
-    let cargo = sandbox.home().join("bin/cargo");
+    let cargo = sandbox.home().join("cargo");
     fs::write(&cargo, CARGO).unwrap();
-    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    programs::install(&cargo, &sandbox.home().join("bin/cargo"));
+    fs::remove_file(cargo).unwrap();
     // The README says ~/.local/state, so that is where it is here.
     let state = sandbox.home().join(".local/state");
     fs::create_dir_all(state.parent().unwrap()).unwrap();

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::broker::{Broker, Engine};
 use crate::clock::{Clock, random_u64};
@@ -99,13 +98,9 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(failed("start the runtime"))?;
-    let server = Arc::new(Server {
-        broker,
-        node,
-        connections_max,
-        shutdown: Notify::new(),
-        next_peer: AtomicU64::new(1),
-    });
+    let server = Arc::new(Server::new(broker, node, connections_max));
+    // Sockets that are to stay open until the process ends are closed with it, not before.
+    std::mem::forget(Arc::clone(&server));
     runtime.block_on(live(settings, server, engine))
 }
 

@@ -11,8 +11,9 @@
 mod connection;
 mod listener;
 
-use std::sync::Arc;
+use std::any::Any;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use listener::{ListenError, Listener};
@@ -43,6 +44,28 @@ pub struct Server {
     pub shutdown: Notify,
     /// Number of the next connection.
     pub next_peer: AtomicU64,
+    /// See [`Server::keep_until_exit`].
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
+}
+
+impl Server {
+    /// A server without connections.
+    pub fn new(broker: Broker, node: u64, connections_max: usize) -> Self {
+        Self {
+            broker,
+            node,
+            connections_max,
+            shutdown: Notify::new(),
+            next_peer: AtomicU64::new(1),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Leaves a socket open until the process ends: who asked the daemon to stop sees the
+    /// connection close when the daemon is gone and its data is free.
+    fn keep_until_exit(&self, socket: impl Any + Send) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(socket));
+    }
 }
 
 /// Serves the listeners until `stop` changes, then closes the connections.

@@ -95,19 +95,30 @@ async fn serve<R: Input, W: Output>(
         peer,
         server,
         stop,
+        asked_to_stop: false,
     };
     let ended = reader.read().await;
-    let Reader { mut input, peer, server, stop, .. } = reader;
+    let Reader { mut input, peer, server, stop, asked_to_stop, .. } = reader;
     if !*stop.borrow() {
         // A daemon that stops answers what waits; a client that closed wants nothing any more.
         server.broker.gone(id);
     }
     drop(peer);
     // The writer ends when the last answer is written.
+    let finish = async {
+        if let Ok(mut output) = writer.await {
+            if asked_to_stop {
+                server.keep_until_exit(output);
+            } else {
+                // The client may have closed already.
+                let _ = output.shutdown().await;
+            }
+        }
+    };
     if ended.is_ok() {
-        let _ = writer.await;
+        finish.await;
     } else {
-        let _ = timeout(LINGER, async { tokio::join!(writer, discard(&mut input)) }).await;
+        let _ = timeout(LINGER, async { tokio::join!(finish, discard(&mut input)) }).await;
     }
     ended
 }
@@ -176,6 +187,7 @@ struct Reader<R> {
     peer: Arc<Peer>,
     server: Arc<Server>,
     stop: watch::Receiver<bool>,
+    asked_to_stop: bool,
 }
 
 impl<R: Input> Reader<R> {
@@ -296,7 +308,7 @@ impl<R: Input> Reader<R> {
     }
 
     /// Answers what needs no engine.
-    async fn answer_at_once(&self, correlation: u32, opcode: u16, request: Request) {
+    async fn answer_at_once(&mut self, correlation: u32, opcode: u16, request: Request) {
         let answer = match request {
             Request::Hello(hello) => {
                 tracing::debug!("hello from {:?}", hello.client);
@@ -308,6 +320,7 @@ impl<R: Input> Reader<R> {
         let shutdown = matches!(answer, Answer::Shutdown(_));
         self.answer(correlation, opcode, answer).await;
         if shutdown {
+            self.asked_to_stop = true;
             self.server.shutdown.notify_one();
         }
     }
@@ -343,13 +356,13 @@ async fn discard(input: &mut impl Input) {
     while input.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Writes answers, as many as wait in one piece.
-async fn write(
-    mut output: impl Output,
+/// Writes answers, as many as wait in one piece. Gives the socket back when there are no more.
+async fn write<W: Output>(
+    mut output: W,
     mut outgoing: UnboundedReceiver<Reply>,
     peer: std::sync::Weak<Peer>,
     server: Arc<Server>,
-) {
+) -> W {
     let mut replies: Vec<Reply> = Vec::new();
     let mut out = BytesMut::new();
     let mut slots = Vec::new();
@@ -365,7 +378,7 @@ async fn write(
                 slots.push(reply.slot);
             }
             if write_out(&mut output, &mut out).await.is_err() {
-                return;
+                return output;
             }
             slots.clear();
             if let Some(peer) = peer.upgrade()
@@ -375,7 +388,7 @@ async fn write(
             }
         }
     }
-    let _ = output.shutdown().await;
+    output
 }
 
 /// Writes the whole buffer; each piece that the client takes gives it [`WRITE_TIMEOUT`] more.

@@ -20,6 +20,8 @@ use crate::session::{Session, options};
 const RECEIVE_MESSAGES: u64 = 100_000;
 /// Messages put into the queue for a receive that ends by time.
 const PRELOAD_FOR_DURATION: u64 = 1_000_000;
+/// How long the drop of the scratch queue may take.
+const DROP_WITHIN: Duration = Duration::from_secs(5);
 /// Default time of the other workloads.
 const DURATION: Duration = Duration::from_secs(5);
 /// Bytes and messages of a call that fills the queue, and such calls under way.
@@ -27,47 +29,57 @@ const PRELOAD_BYTES: u64 = 256 << 10;
 const PRELOAD_BATCH: u64 = 1_000;
 const PRELOAD_WINDOW: u32 = 4;
 
-/// Measures, with a scratch queue unless one is given.
+/// Measures, with a scratch queue unless one is given. What ends the run early does not leave the
+/// scratch queue behind.
 pub async fn run(bench: &Bench, session: &mut Session) -> Result<Vec<Row>, Failure> {
-    // The one connection that may start a server.
-    let first = session.client().await?;
-    let addresses = session.target()?.addresses;
     let stop = session.stop.clone();
     let queue = match &bench.queue {
         Some(queue) => queue.clone(),
-        None => scratch_queue(&first, bench).await?,
+        None => scratch_name()?,
     };
-    let load = Load { bench, addresses, own_queue: bench.queue.is_none(), queue: queue.clone() };
+    let mut scratch = None;
     let result = tokio::select! {
-        result = load.run() => result,
+        result = prepare_and_run(bench, session, queue.clone(), &mut scratch) => result,
         failure = stop.stopped() => Err(failure),
     };
-    if bench.queue.is_none() {
-        let drop = Drop { queue, only_if_empty: false };
+    if let Some(client) = scratch {
+        let drop = client.call(Drop { queue, only_if_empty: false });
+        let dropped = tokio::time::timeout(DROP_WITHIN, drop).await;
         // After a failure of the run that failure is what counts.
-        if let Err(error) = first.call(drop).await
-            && result.is_ok()
-        {
+        if let (Ok(Err(error)), Ok(_)) = (dropped, &result) {
             return Err(error.into());
         }
     }
     result
 }
 
-async fn scratch_queue(client: &Client, bench: &Bench) -> Result<QueueName, Failure> {
-    let random = getrandom::u64().map_err(|error| Failure::Internal(error.to_string()))?;
-    let queue = QueueName::new(format!("qctl-bench-{random:016x}"))
-        .map_err(|error| Failure::Internal(error.to_string()))?;
-    let create = Create {
-        queue: queue.clone(),
-        if_exists: IfExists::Compare,
-        attributes: AttributeChanges {
+/// Sets `scratch` to the connection once there may be a scratch queue.
+async fn prepare_and_run(
+    bench: &Bench,
+    session: &mut Session,
+    queue: QueueName,
+    scratch: &mut Option<Client>,
+) -> Result<Vec<Row>, Failure> {
+    // The one connection that may start a server.
+    let first = session.client().await?;
+    let own_queue = bench.queue.is_none();
+    if own_queue {
+        *scratch = Some(first.clone());
+        let attributes = AttributeChanges {
             max_message_size: Some(bench.size.max(1 << 20)),
             ..AttributeChanges::default()
-        },
-    };
-    client.call(create).await?;
-    Ok(queue)
+        };
+        let if_exists = IfExists::Compare;
+        first.call(Create { queue: queue.clone(), if_exists, attributes }).await?;
+    }
+    let addresses = session.target()?.addresses;
+    Load { bench, addresses, queue, own_queue }.run().await
+}
+
+fn scratch_name() -> Result<QueueName, Failure> {
+    let random = getrandom::u64().map_err(|error| Failure::Internal(error.to_string()))?;
+    QueueName::new(format!("qctl-bench-{random:016x}"))
+        .map_err(|error| Failure::Internal(error.to_string()))
 }
 
 struct Load<'a> {

@@ -91,7 +91,11 @@ impl Bench {
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.check()?;
         let rows = if self.workload == Workload::Disk {
-            vec![disk::run(&self).await?]
+            let stop = session.stop.clone();
+            tokio::select! {
+                row = disk::run(&self) => vec![row?],
+                failure = stop.stopped() => return Err(failure),
+            }
         } else {
             load::run(&self, session).await?
         };

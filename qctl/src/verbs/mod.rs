@@ -18,6 +18,10 @@ use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
+    // A benchmark ends by itself, to drop its scratch queue.
+    if let Verb::Bench(bench) = verb {
+        return bench.run(session).await;
+    }
     let stop = session.stop.clone();
     tokio::select! {
         biased;

@@ -71,8 +71,8 @@ impl Runner {
         }
     }
 
-    /// A server that went away while the prompt waited is connected to anew, and started if it
-    /// is the user's own, rather than waited for.
+    /// Asks the server for a sign of life. One that went away while the prompt waited is
+    /// connected to anew, and started if it is the user's own, rather than waited for.
     fn forget_dead_connection(&self) {
         let Some(client) = open_client(&self.link) else {
             return;
@@ -95,8 +95,14 @@ impl Runner {
         let result = self.runtime.block_on(verbs::run(verb, &mut session));
         // What was written before a failure is data all the same.
         let flushed = session.out.flush();
-        if matches!(result, Err(Failure::Client(_))) {
-            forget_client(&self.link);
+        match &result {
+            Err(Failure::Client(_)) => forget_client(&self.link),
+            // The runtime stands still while the next line is typed: what was ended must be
+            // cancelled on the server before, or it would still take messages.
+            Err(Failure::Interrupted | Failure::Timeout(_)) if self.stdin == StdinUse::Prompt => {
+                self.forget_dead_connection();
+            }
+            _ => {}
         }
         result.and_then(|exit| flushed.map(|()| exit))
     }

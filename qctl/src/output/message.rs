@@ -52,7 +52,7 @@ impl MessagePrinter {
         } else {
             checked_columns(&out.columns, &known)?
         };
-        let aligned = out.is_table() && !shape.endless && columns.len() > 1;
+        let aligned = out.is_table() && !out.raw && !shape.endless && columns.len() > 1;
         Ok(Self { shape, columns, table: aligned.then(|| new_table(out)), written: 0 })
     }
 
@@ -79,6 +79,7 @@ impl MessagePrinter {
         match out.format {
             Format::Json | Format::Jsonl => self.push_json(out, queue, message)?,
             Format::Plain => self.push_plain(out, queue, message)?,
+            Format::Table if out.raw => self.push_plain(out, queue, message)?,
             Format::Table => self.push_row(out, queue, message)?,
         }
         self.written += 1;
@@ -302,6 +303,15 @@ mod tests {
         out.raw = false;
         let text = printed(out, MANY, &[b"a\nb\x1b[0m"]);
         assert_eq!(text, "a\\nb\\x1b[0m\n");
+    }
+
+    #[test]
+    fn tables_escape_bodies_unless_raw_is_asked_for() {
+        let text = printed(Out::captured(Format::Table), ONE, &[b"\x1b[2J"]);
+        assert_eq!(text, "\\x1b[2J\n");
+        let mut out = Out::captured(Format::Table);
+        out.raw = true;
+        assert_eq!(printed(out, ONE, &[b"\x1b[2J"]), "\x1b[2J");
     }
 
     #[test]

@@ -48,11 +48,14 @@ impl Out {
     pub fn new(global: &Global) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let default = if terminal { Format::Table } else { Format::Plain };
+        let format = global.output.unwrap_or(default);
+        // In a table bodies are raw only when that was asked for.
+        let raw_by_default = !terminal && format != Format::Table;
         Self {
-            format: global.output.unwrap_or(default),
+            format,
             columns: global.columns.clone(),
             header: !global.no_header,
-            raw: global.raw || (!terminal && !global.no_raw),
+            raw: global.raw || (raw_by_default && !global.no_raw),
             terminal,
             buffer: Vec::new(),
             #[cfg(test)]
@@ -179,7 +182,7 @@ pub mod testing {
         pub fn captured(format: Format) -> Self {
             let mut out = Self::new(&Global::default());
             out.format = format;
-            out.raw = true;
+            out.raw = format != Format::Table;
             out.terminal = false;
             out.captured = Some(Vec::new());
             out

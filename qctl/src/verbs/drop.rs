@@ -97,7 +97,8 @@ impl Drop {
         may_ask: bool,
     ) -> Result<Outcome, Failure> {
         let drop = |only_if_empty| verbs::Drop { queue: queue.clone(), only_if_empty };
-        let result = match session.call(drop(!self.yes)).await {
+        let only_if_empty = self.if_empty || !self.yes;
+        let result = match session.call(drop(only_if_empty)).await {
             Err(Failure::Refused(refusal)) if refusal.code == ErrorCode::QueueNotEmpty => {
                 let held = refusal.limit.as_ref().map_or(0, |limit| limit.current);
                 if self.if_empty {

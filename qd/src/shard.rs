@@ -38,7 +38,7 @@ pub const SETTLED_PER_RECORD_MAX: usize = 1_000;
 /// Most rows of dropped queues and idle producers that one record frees.
 const FREED_PER_RECORD_MAX: usize = 256;
 
-/// The state machine: rows on disk, and in memory one [`Queue`] per queue.
+/// The state machine: rows on disk, and in memory what each queue's row holds.
 #[derive(Debug)]
 pub struct Machine {
     store: Store,

@@ -5,7 +5,7 @@
 //! - [`Store::write`] runs one write transaction; what it has returned `Ok` for is on disk, whole.
 //!   After an error the caller must not go on: what memory knows and what the disk holds may differ.
 //! - A durable commit has quick repair on, so opening after a crash never walks the tree.
-//! - Definitions of tables, keys and the format number stand in [`schema`]; layouts of values in
+//! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
 //!   [`chunk`] and [`lease`].
 
 pub mod chunk;

@@ -16,7 +16,7 @@ pub struct Reply {
     pub opcode: u16,
     /// What to say.
     pub answer: Answer,
-    /// What the answer counts as in [`Peer::unread`].
+    /// What the answer counts as in `unread` of the connection.
     pub bytes: usize,
     /// The request's place among the unanswered ones, free when the answer is written.
     pub slot: OwnedSemaphorePermit,

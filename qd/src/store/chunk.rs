@@ -18,7 +18,7 @@ use super::{Result, StoreError};
 
 /// Most bytes of a chunk of small messages.
 pub const CHUNK_BYTES_MAX: usize = (16 << 10) - 64;
-/// Most bytes of a chunk that holds a message over [`LARGE_ENTRY_BYTES`], and of one part.
+/// Most bytes of a chunk that holds a message over 2 KiB, and of one part.
 pub const LARGE_CHUNK_BYTES_MAX: usize = (64 << 10) - 64;
 /// Entries above this size go into chunks of up to [`LARGE_CHUNK_BYTES_MAX`].
 const LARGE_ENTRY_BYTES: usize = 2 << 10;

@@ -130,3 +130,45 @@ pub fn time_at(text: &str) -> Option<usize> {
     let fits = end >= 19 && end != 20 && text[..end].chars().enumerate().all(|(at, c)| form(at, c));
     fits.then_some(end + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_take_their_kind_and_nothing_else() {
+        let receipt = "AAAAAAAAAAEAAAAAAAAAAQAAAAAAAAABHXdyOmIEw8w1Oae9";
+        let text = format!("{receipt}\t17 at 2026-01-31T12:00:00.123Z, rest\n");
+        let found = fit(&pieces("<R=receipt>\t<N=number> at <time>, <line>\n"), &text).unwrap();
+        assert!(found.contains(&("R".to_owned(), receipt.to_owned())), "{found:?}");
+        assert!(found.contains(&("N".to_owned(), "17".to_owned())), "{found:?}");
+        for (pattern, text) in [
+            ("<receipt>", "AAAA"),
+            ("<receipt>", &format!("{receipt}A")),
+            ("<number>", ""),
+            ("<number>", "x"),
+            ("<number>", "1x"),
+            ("<time>", "2026-01-31 12:00:00Z"),
+            ("a<line>", "a\n"),
+            ("a\n", "a"),
+            ("", "a"),
+        ] {
+            assert_eq!(fit(&pieces(pattern), text), None, "{pattern:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_without_a_kind_stand_for_themselves() {
+        assert_eq!(pieces("<QUEUE>"), [Piece::Text("<QUEUE>".to_owned())]);
+        assert!(fit(&pieces("a < b <blank> <line>"), "a < b <blank> c").is_some());
+        assert!(fit(&pieces("<blank>"), "x").is_none());
+    }
+
+    #[test]
+    fn place_gives_way_to_the_text_behind_it() {
+        assert!(fit(&pieces("<line>: <line>.\n"), "a: b: c.d.\n").is_some());
+        let lines = [Piece::Place(Kind::Any, None), Piece::Text("end".to_owned())];
+        assert!(fit(&lines, "a\nb\nend").is_some());
+        assert!(fit(&lines, "a\nb\nend\n").is_none());
+    }
+}

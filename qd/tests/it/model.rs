@@ -25,7 +25,7 @@ struct ModelMessage {
     lease: Option<(u64, u64, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ModelQueue {
     name: QueueName,
     attributes: Attributes,
@@ -35,7 +35,7 @@ struct ModelQueue {
     totals: Statistics,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Model {
     queues: BTreeMap<u64, ModelQueue>,
     queues_made: u64,
@@ -219,8 +219,11 @@ impl Model {
 
     fn settle(&mut self, queues: &[u64], receipts: &[Receipt]) -> Statuses {
         let mut statuses = Statuses::default();
+        // Receipts are held against the leases as they were before the request.
+        let before = self.clone();
         for receipt in receipts {
-            let code = self.settle_one(queues, receipt).err();
+            let held = before.clone().settle_one(queues, receipt);
+            let code = held.and_then(|()| self.settle_one(queues, receipt)).err();
             statuses.push(code.map(|code| code.refuse("")));
         }
         statuses
@@ -447,10 +450,14 @@ impl Run {
             None => self.model.run(command),
             Some(number) => {
                 self.model.forget_answers();
+                // A receive of which nothing but a settlement is known is carried out again.
+                let is_new = match self.model.answers.get(&number) {
+                    None => true,
+                    Some(Outcome::Received(earlier)) => earlier.messages.is_empty(),
+                    Some(_) => false,
+                };
                 let outcome = self.model.again(number, command);
-                if !self.model.answers.contains_key(&number)
-                    || matches!(&outcome, Outcome::Received(received) if !received.leases.is_empty())
-                {
+                if is_new {
                     self.model.remember(number, &outcome);
                 }
                 outcome

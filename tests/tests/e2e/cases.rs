@@ -16,6 +16,7 @@ macro_rules! cases {
 }
 
 cases! {
+    bench_completions_and_help
     bodies_are_never_altered
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
     create_compares_only_the_attributes_given

@@ -175,3 +175,24 @@ fn waiting_qctl_ends_with_1_and_no_output_after_its_time() {
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert_eq!((done.exit, done.text().as_str(), done.stderr.as_str()), (1, "", ""));
 }
+
+#[test]
+fn waiting_call_of_the_client_is_woken_and_one_that_is_dropped_takes_nothing() {
+    let daemon = Daemon::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = daemon.client().await;
+        client.call(create("jobs")).await.unwrap();
+        // Dropped while it waits: the time limit is what ends it.
+        let dropped = client.call(parked("jobs", 60_000));
+        let limit = Duration::from_millis(200);
+        assert!(tokio::time::timeout(limit, dropped).await.is_err(), "nothing was there");
+        let waiting = client.start(parked("jobs", 60_000)).await.unwrap();
+        let other = daemon.client().await;
+        other.call(send("jobs", &[b"for the one who waits"])).await.unwrap();
+        let received = waiting.await.unwrap();
+        assert_eq!(&received.messages[0].body.bytes[..], b"for the one who waits");
+    });
+    let statistics = statistics(&mut daemon.raw(), "jobs");
+    assert_eq!((statistics.received, statistics.leased), (1, 1));
+}

@@ -124,3 +124,23 @@ fn number_whose_answer_is_no_longer_kept_is_refused_not_carried_out() {
     assert_eq!(first.refusal::<Send>(correlation).code, ErrorCode::AnswerForgotten);
     assert_eq!(statistics(&mut first, "jobs").ready, 2);
 }
+
+#[test]
+fn repeat_takes_the_place_of_the_waiting_receive_that_it_repeats() {
+    let daemon = Daemon::new();
+    let mut sender = daemon.raw();
+    sender.call(&create("jobs")).unwrap();
+    let mut take = receive("jobs", 1);
+    take.wait_ms = 20_000;
+    // The first connection is dead for its client, but the daemon does not know that yet.
+    let mut dead = producer(&daemon);
+    dead.send_numbered(number(1), &take);
+    dead.settle();
+    let mut again = producer(&daemon);
+    let correlation = again.send_numbered(number(1), &take);
+    again.settle();
+    sender.call(&send("jobs", &[b"work"])).unwrap();
+    let (answered, received) = again.answer::<Receive>();
+    assert_eq!(answered, correlation);
+    assert_eq!(received.unwrap().messages.len(), 1);
+}

@@ -15,7 +15,7 @@ use super::waiters::{Take, Waiters};
 use super::{Answer, Job, Mail, Mailbox, Peer, Work, closing, glob};
 use crate::clock::{Clock, StateClock};
 use crate::replicator::Local;
-use crate::shard::{Command, Entry, Outcome, Received};
+use crate::shard::{Command, Entry, Origin, Outcome, Received};
 use crate::store::Result;
 
 /// Most requests in one record.
@@ -206,6 +206,9 @@ impl Engine {
             Work::Receive(command, wait_ms) => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
+                if let Some(origin) = origin {
+                    self.supersede(origin, batch);
+                }
                 let wait_until_ms = self.uptime_ms().saturating_add(wait_ms);
                 let settled = Statuses::default();
                 let take = Take {
@@ -240,6 +243,20 @@ impl Engine {
                     self.push_take(take, batch);
                 }
             }
+        }
+    }
+
+    /// Ends the wait of the receive that is now repeated: its connection is lost, and what it took
+    /// would be known to nobody before the lease ends.
+    fn supersede(&mut self, origin: Origin, batch: &mut Batch) {
+        let is_same = |take: &Take| {
+            take.origin.is_some_and(|other| {
+                (other.producer, other.number) == (origin.producer, origin.number)
+            })
+        };
+        batch.cancel(is_same);
+        if let Some(take) = self.waiters.supersede(origin) {
+            refuse(take, ErrorCode::Cancelled, "the request came again over another connection");
         }
     }
 

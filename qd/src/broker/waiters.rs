@@ -41,6 +41,8 @@ pub(super) struct Waiters {
     by_queue: HashMap<QueueName, BTreeSet<u64>>,
     by_deadline: BTreeSet<(u64, u64)>,
     by_request: BTreeMap<(u64, u32), u64>,
+    /// By producer and request number.
+    by_origin: HashMap<(u64, u64), u64>,
 }
 
 impl Waiters {
@@ -55,6 +57,9 @@ impl Waiters {
         }
         self.by_deadline.insert((take.wait_until_ms, take.ticket));
         self.by_request.insert((take.peer.id(), take.correlation), take.ticket);
+        if let Some(origin) = take.origin {
+            self.by_origin.insert((origin.producer, origin.number), take.ticket);
+        }
         self.takes.insert(take.ticket, take);
     }
 
@@ -70,6 +75,9 @@ impl Waiters {
         }
         self.by_deadline.remove(&(take.wait_until_ms, ticket));
         self.by_request.remove(&(take.peer.id(), take.correlation));
+        if let Some(origin) = take.origin {
+            self.by_origin.remove(&(origin.producer, origin.number));
+        }
         Some(take)
     }
 
@@ -82,6 +90,12 @@ impl Waiters {
     /// Takes out a receive by its request.
     pub fn cancel(&mut self, peer: u64, correlation: u32) -> Option<Take> {
         let ticket = *self.by_request.get(&(peer, correlation))?;
+        self.remove(ticket)
+    }
+
+    /// Takes out the receive of which `origin` is a repeat.
+    pub fn supersede(&mut self, origin: Origin) -> Option<Take> {
+        let ticket = *self.by_origin.get(&(origin.producer, origin.number))?;
         self.remove(ticket)
     }
 

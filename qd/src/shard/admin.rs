@@ -52,7 +52,8 @@ impl Step<'_, '_> {
         let messages = self.queue(number).live();
         if drop.only_if_empty && messages > 0 {
             let name = drop.queue.as_str();
-            let text = format!("queue {name:?} is not empty: it holds {messages} messages");
+            let plural = if messages == 1 { "message" } else { "messages" };
+            let text = format!("queue {name:?} is not empty: it holds {messages} {plural}");
             return Ok(ErrorCode::QueueNotEmpty.refuse(text).with_queue(name).into());
         }
         // Messages of this very record go to disk, to be freed with the others.

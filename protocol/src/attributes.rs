@@ -121,10 +121,20 @@ attributes! {
     /// How long a lease lasts unless the receive says otherwise; 0 to 365 days (as 0, the
     /// message is visible again at once).
     visibility_timeout_ms = 4, "visibility-timeout", 30_000, 0, VISIBILITY_TIMEOUT_MS_MAX, Milliseconds;
+    /// Most leased messages; 1 to 2^63, or [`UNLIMITED`]. At the limit a receive finds nothing,
+    /// unless it deletes what it receives.
+    max_in_flight = 5, "max-in-flight", UNLIMITED, 1, 1 << 63, Messages;
+    /// How long a message is not visible after it is sent, unless it comes with a time of its
+    /// own; 0 to 100 years.
+    delay_ms = 6, "delay", 0, 0, DELAY_MS_MAX, Milliseconds;
 }
 
-/// Longest visibility timeout: 365 days. Far above any use, far below overflow.
+/// Longest visibility timeout, and longest extension of a lease at once: 365 days. Far above any
+/// use, far below overflow.
 pub const VISIBILITY_TIMEOUT_MS_MAX: u64 = 365 * 24 * 3_600_000;
+
+/// Longest delay of a queue, of a message and of a release: 100 years of 365 days.
+pub const DELAY_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// Declares the statistics once: field, tag on the wire, name in JSON.
 macro_rules! statistics {
@@ -163,7 +173,7 @@ macro_rules! statistics {
 }
 
 statistics! {
-    /// Messages that a receive would get now.
+    /// Messages visible and held by nobody; at `max-in-flight` a receive gets none of them.
     ready = 1;
     /// Messages not visible yet.
     delayed = 2;
@@ -177,7 +187,7 @@ statistics! {
     sent = 6;
     /// Deliveries since the queue was created, repeated ones included.
     received = 7;
-    /// Messages deleted by a consumer.
+    /// Messages deleted by a consumer, or discarded.
     deleted = 8;
     /// Messages removed because their time was over.
     expired = 9;
@@ -185,7 +195,8 @@ statistics! {
     dropped = 10;
     /// Messages moved to the dead-letter queue.
     dead_lettered = 11;
-    /// Deliveries of messages that had been delivered before.
+    /// Deliveries with an attempt above 1: those before that were released uncounted do not
+    /// make one.
     redelivered = 12;
 }
 

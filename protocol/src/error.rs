@@ -113,7 +113,7 @@ error_codes! {
     QueueExists = 11, "queue_exists", FixRequest, false;
     /// The queue holds messages and the drop asked for an empty one.
     QueueNotEmpty = 12, "queue_not_empty", FixRequest, false;
-    /// An attribute's value is outside its range.
+    /// The value of an attribute, or of a time in the request, is outside its range.
     AttributeOutOfRange = 13, "attribute_out_of_range", FixRequest, false;
     /// The queue was dropped while the request waited.
     QueueDropped = 14, "queue_dropped", Gone, false;
@@ -125,6 +125,10 @@ error_codes! {
     HeadersTooLarge = 22, "headers_too_large", LimitReached, false;
     /// The body does not have the CRC-32C that came with it.
     BodyCorrupt = 23, "body_corrupt", FixRequest, true;
+    /// The queue holds no message with this id (any more).
+    NoSuchMessage = 24, "no_such_message", Gone, false;
+    /// The message is leased: until that is over, only its receipt can change it.
+    MessageLeased = 25, "message_leased", TryAgain, true;
     /// The lease of this receipt is over; the message may be with somebody else.
     ReceiptExpired = 30, "receipt_expired", Gone, false;
     /// No lease ever had this receipt.

@@ -39,7 +39,7 @@ pub use request::{Numbering, Request};
 pub const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 /// Largest frame, its length field excluded: 17 MiB, which holds one largest message.
 pub const FRAME_BYTES_MAX: u32 = 17 << 20;
-/// Most entries (messages or receipts) in one request.
+/// Most entries (messages, receipts or ids) in one request.
 pub const BATCH_ENTRIES_MAX: u32 = 10_000;
 /// Most bytes of headers (keys and values) of one message: 64 KiB.
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;

@@ -17,8 +17,8 @@ use crate::request::{
     AnswerError, Numbering, Request, put_answer, put_refusal, read_answer, reencode_answer,
 };
 use crate::verbs::{
-    Create, Created, Delete, Deleted, Describe, Drop, Dropped, Hello, List, Ping, Pong, Receive,
-    Send, Verb, Welcome,
+    Create, Created, Delete, Describe, Discard, Drop, Dropped, Extend, Hello, List, Ping, Pong,
+    Receive, Release, Reschedule, Send, Settled, Update, Updated, Verb, Welcome,
 };
 use crate::wire::Reader;
 
@@ -71,6 +71,10 @@ fn answer_is_steady(frame: Frame) -> Result<(), TestCaseError> {
         prop_assert_eq!(reencode_answer(one_frame(&once), &mut twice), Ok(()));
         prop_assert_eq!(once, twice);
     }
+    if let Ok(extended) = read_answer::<Extend>(frame.clone()) {
+        let _ = Extend::check_answer(&extended);
+        prop_assert!(extended.entries().count() <= extended.lease_until_ms.len());
+    }
     if let Ok(received) = read_answer::<Receive>(frame) {
         let _ = Receive::check_answer(&received);
         for message in &received.messages {
@@ -105,6 +109,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
         }),
         values::received().prop_map(|answer| answer_bytes::<Receive>(&answer)),
         values::sent().prop_map(|answer| answer_bytes::<Send>(&answer)),
+        values::extended().prop_map(|answer| answer_bytes::<Extend>(&answer)),
         values::listed().prop_map(|answer| answer_bytes::<List>(&answer)),
         values::refusal().prop_map(|refusal| {
             let mut out = BytesMut::new();
@@ -172,23 +177,30 @@ proptest! {
         sent in values::sent(),
         received in values::received(),
         statuses in values::statuses(),
+        extended in values::extended(),
     ) {
         answer_survives::<Send>(&sent)?;
         answer_survives::<Receive>(&received)?;
-        answer_survives::<Delete>(&Deleted { statuses })?;
+        let settled = Settled { statuses };
+        answer_survives::<Delete>(&settled)?;
+        answer_survives::<Release>(&settled)?;
+        answer_survives::<Discard>(&settled)?;
+        answer_survives::<Reschedule>(&settled)?;
+        answer_survives::<Extend>(&extended)?;
     }
 
     #[test]
     fn any_answer_about_queues_survives_the_wire(
         listed in values::listed(),
         description in values::description(),
-        created in any::<bool>(),
+        flag in any::<bool>(),
         messages in any::<u64>(),
         server in values::text(),
     ) {
         answer_survives::<List>(&listed)?;
         answer_survives::<Describe>(&description)?;
-        answer_survives::<Create>(&Created { created })?;
+        answer_survives::<Create>(&Created { created: flag })?;
+        answer_survives::<Update>(&Updated { changed: flag })?;
         answer_survives::<Drop>(&Dropped { messages })?;
         answer_survives::<Ping>(&Pong { time_ms: messages })?;
         answer_survives::<Hello>(&Welcome { server })?;

@@ -4,25 +4,35 @@ pub mod cancel;
 pub mod create;
 pub mod delete;
 pub mod describe;
+pub mod discard;
 pub mod drop;
+pub mod extend;
 pub mod hello;
 pub mod list;
 pub mod ping;
 pub mod receive;
+pub mod release;
+pub mod reschedule;
 pub mod send;
 pub mod shutdown;
+pub mod update;
 
 pub use cancel::Cancel;
 pub use create::{Create, Created, IfExists};
-pub use delete::{Delete, Deleted};
+pub use delete::{Delete, Settled};
 pub use describe::Describe;
+pub use discard::Discard;
 pub use drop::{Drop, Dropped};
+pub use extend::{Extend, Extended, Until};
 pub use hello::{Hello, Welcome};
 pub use list::{List, Listed};
 pub use ping::{Ping, Pong};
 pub use receive::{Receive, Received, ReceivedMessage};
-pub use send::{Send, SendEntry, Sent, SentRun};
+pub use release::Release;
+pub use reschedule::Reschedule;
+pub use send::{Due, Send, SendEntry, Sent, SentRun};
 pub use shutdown::{Shutdown, ShuttingDown};
+pub use update::{Update, Updated};
 
 use crate::wire::{DecodeError, Payload};
 

@@ -30,6 +30,9 @@ pub struct Cli {
     /// Read commands at a prompt, also when standard input is no terminal
     #[arg(short, long)]
     pub interactive: bool,
+    /// Leave the leases taken at the prompt when it ends
+    #[arg(long, conflicts_with = "file")]
+    pub keep: bool,
     /// What to do.
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -119,8 +122,16 @@ pub enum Verb {
     Send(verbs::send::Send),
     /// Take messages out of queues, under a lease
     Receive(verbs::receive::Receive),
-    /// End the life of received messages
+    /// End the life of received messages, or of messages that nobody holds
     Delete(verbs::delete::Delete),
+    /// Move the end of leases
+    Extend(verbs::extend::Extend),
+    /// Give received messages back
+    Release(verbs::release::Release),
+    /// Change from when on messages are visible that nobody holds
+    Reschedule(verbs::reschedule::Reschedule),
+    /// Change attributes of a queue
+    Update(verbs::update::Update),
     /// Remove queues and all their messages
     Drop(verbs::drop::Drop),
     /// Show the queues
@@ -180,6 +191,17 @@ mod tests {
             "receive a --follow --ack",
             "receive a --drain -o jsonl",
             "delete jobs -",
+            "delete jobs --id 1 2 3",
+            "create jobs --max-in-flight 10 --delay 5m",
+            "update jobs --max-in-flight unlimited --delay 0",
+            "send jobs hello --delay 1h",
+            "send jobs hello --at 2030-01-31T12:00:00+01:00",
+            "extend jobs R --by 5m",
+            "extend jobs - --to 0",
+            "release jobs R S --delay 30s --no-count",
+            "reschedule jobs --id 1 2 --delay 0",
+            "reschedule jobs --id 1 --id 2 --at 2030-01-31T12:00:00Z",
+            "-i --keep",
             "drop a b --if-exists --if-empty --yes",
             "list 'j*' --columns name,ready --no-header",
             "info jobs -o json",
@@ -214,6 +236,26 @@ mod tests {
             "send jobs -H novalue",
             "send jobs -H =v",
             "ping --server nonsense",
+            "delete jobs",
+            "delete jobs R --id 1",
+            "delete jobs --id",
+            "delete jobs --id -1",
+            "delete jobs --id x",
+            "extend jobs R",
+            "extend jobs --by 5m",
+            "extend jobs R --by 5m --to 5m",
+            "extend jobs R --by 366d",
+            "extend jobs R --by -5m",
+            "release jobs",
+            "release jobs R --delay 36501d",
+            "reschedule jobs --delay 5m",
+            "reschedule jobs --id 1",
+            "reschedule jobs --id 1 --delay 5m --at 2030-01-31T12:00:00Z",
+            "send jobs x --delay 5m --at 2030-01-31T12:00:00Z",
+            "send jobs x --delay 99999999999999d",
+            "send jobs x --at tomorrow",
+            "send jobs x --at 2030-01-31",
+            "send jobs x --at 2030-01-31T12:00:00",
         ] {
             match parse(line) {
                 Ok(_) => panic!("{line} was taken"),

@@ -230,13 +230,15 @@ fn exit_of_refusal(refusal: &Refusal) -> Exit {
     match refusal.code {
         ErrorCode::NoSuchQueue | ErrorCode::QueueDropped => Exit::Missing,
         ErrorCode::QueueExists => Exit::Exists,
-        ErrorCode::QueueNotEmpty | ErrorCode::ReceiptExpired => Exit::Negative,
+        ErrorCode::QueueNotEmpty | ErrorCode::ReceiptExpired | ErrorCode::NoSuchMessage => {
+            Exit::Negative
+        }
         ErrorCode::AttributeOutOfRange => Exit::Usage,
         ErrorCode::MessageTooLarge
         | ErrorCode::HeadersTooLarge
         | ErrorCode::ReceiptInvalid
         | ErrorCode::ReceiptOfOtherQueue => Exit::BadInput,
-        ErrorCode::BodyCorrupt => Exit::TryAgain,
+        ErrorCode::BodyCorrupt | ErrorCode::MessageLeased => Exit::TryAgain,
         ErrorCode::MalformedRequest
         | ErrorCode::UnknownVerb
         | ErrorCode::FrameTooLarge
@@ -278,6 +280,8 @@ mod tests {
         assert_eq!(exit(ErrorCode::Closing), 75);
         assert_eq!(exit(ErrorCode::ReceiptExpired), 1);
         assert_eq!(exit(ErrorCode::ReceiptInvalid), 65);
+        assert_eq!(exit(ErrorCode::NoSuchMessage), 1);
+        assert_eq!(exit(ErrorCode::MessageLeased), 75);
         assert_eq!(exit(ErrorCode::MessageTooLarge), 65);
         assert_eq!(exit(ErrorCode::Internal), 70);
         assert_eq!(exit(ErrorCode::UnknownVerb), 76);

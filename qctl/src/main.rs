@@ -50,8 +50,9 @@ fn main() {
 
 fn run(mut cli: Cli) -> Result<Exit, Failure> {
     if let Some(verb) = cli.verb.take() {
-        if cli.file.is_some() || cli.interactive || cli.keep_going {
-            let text = "-f, -i and --keep-going before a verb: they are for lines of commands";
+        if cli.file.is_some() || cli.interactive || cli.keep_going || cli.keep {
+            let text =
+                "-f, -i, --keep and --keep-going before a verb: they are for lines of commands";
             return Err(Failure::Usage(text.to_owned()));
         }
         if let Some(timeout) = cli.global.timeout {
@@ -66,7 +67,10 @@ fn run(mut cli: Cli) -> Result<Exit, Failure> {
         return script::run(&cli, Some(&path));
     }
     if cli.interactive || std::io::stdin().is_terminal() {
-        return prompt::run(cli.global);
+        return prompt::run(cli.global, cli.keep);
+    }
+    if cli.keep {
+        return Err(Failure::Usage("--keep is for the prompt".to_owned()));
     }
     script::run(&cli, None)
 }

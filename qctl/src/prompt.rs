@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use qd_protocol::BATCH_ENTRIES_MAX;
 use qd_protocol::verbs::List;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::completion::Completer;
@@ -26,11 +27,14 @@ use crate::exit::{Exit, Failure};
 use crate::output::tell;
 use crate::script::Runner;
 use crate::server::state_directory;
-use crate::session::{Session, StdinUse, open_client};
+use crate::session::{Leases, Session, StdinUse, open_client, take_leases};
+use crate::verbs::held::{End, end_batch};
 use crate::words;
 
 /// What completion may take.
 const COMPLETE_WITHIN: Duration = Duration::from_millis(100);
+/// What releasing leases at the end may take.
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 /// Lines kept in the history.
 const HISTORY_LINES: usize = 10_000;
 /// Words that end the prompt.
@@ -46,8 +50,9 @@ pub fn restore_terminal() {
     }
 }
 
-/// Reads commands and runs them until the end of the input.
-pub fn run(global: Global) -> Result<Exit, Failure> {
+/// Reads commands and runs them until the end of the input. Then releases the leases that they
+/// took, unless these are to be kept.
+pub fn run(global: Global, keep: bool) -> Result<Exit, Failure> {
     let mut runner = Runner::new(global)?;
     runner.stdin = StdinUse::Prompt;
     runner.listener.at_prompt();
@@ -56,8 +61,16 @@ pub fn run(global: Global) -> Result<Exit, Failure> {
         let _ = TERMINAL.set(settings);
     }
     greet(&runner);
+    let result = read_lines(&runner);
+    if !keep {
+        release_leases(&runner);
+    }
+    result
+}
+
+fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
     let history = history_file();
-    let mut editor = editor(&runner).map_err(|error| cannot_read(&error))?;
+    let mut editor = editor(runner).map_err(|error| cannot_read(&error))?;
     if let Some(file) = &history {
         // The first time there is none.
         let _ = editor.load_history(file);
@@ -93,8 +106,34 @@ pub fn run(global: Global) -> Result<Exit, Failure> {
             Ok(_) => {}
             Err(Failure::Interrupted) => eprintln!(),
             Err(failure) if failure.exit() == Exit::Terminated => return Err(failure),
-            Err(failure) => tell(&failure, is_json(&runner)),
+            Err(failure) => tell(&failure, is_json(runner)),
         }
+    }
+}
+
+/// Gives back what was received and neither deleted nor released. Where that fails the messages
+/// come back when their leases end.
+fn release_leases(runner: &Runner) {
+    let mut released = 0;
+    let release = async {
+        for Leases { addresses, queue, receipts } in take_leases(&runner.link) {
+            // An address given explicitly never starts a server.
+            let global = Global { server: addresses, ..runner.global.clone() };
+            let stop = runner.listener.stop(None);
+            let mut session = Session::new(global, stop, Rc::clone(&runner.link));
+            for batch in receipts.chunks(BATCH_ENTRIES_MAX as usize) {
+                let ended = end_batch(&mut session, queue.clone(), batch.to_vec(), End::Release);
+                let Ok(statuses) = ended.await else { break };
+                released += statuses.entries().flatten().count();
+            }
+        }
+    };
+    let within = async { tokio::time::timeout(RELEASE_WITHIN, release).await };
+    let _ = runner.runtime.block_on(within);
+    match released {
+        0 => {}
+        1 => eprintln!("qctl: released 1 message received here"),
+        released => eprintln!("qctl: released {released} messages received here"),
     }
 }
 

@@ -62,7 +62,7 @@ impl Runner {
                 return Ok(if error.exit_code() == 0 { Exit::Done } else { Exit::Usage });
             }
         };
-        let misplaced = cli.file.is_some() || cli.interactive || cli.keep_going;
+        let misplaced = cli.file.is_some() || cli.interactive || cli.keep_going || cli.keep;
         match cli.verb {
             Some(verb) if !misplaced => self.run_verb(verb, cli.global),
             _ => Err(Failure::Usage(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use qd_protocol::client::Options;
 use qd_protocol::verbs::Verb;
-use qd_protocol::{Address, Client};
+use qd_protocol::{Address, Client, QueueName, Receipt};
 
 use crate::args::Global;
 use crate::exit::Failure;
@@ -35,6 +35,19 @@ pub fn options(retry_for: Duration) -> Options {
 pub struct Link {
     client: Option<(Vec<Address>, Client)>,
     started: Option<Child>,
+    /// Leases taken at the prompt, to be released at its end.
+    leases: Vec<Leases>,
+}
+
+/// Leases on messages of one queue.
+#[derive(Debug)]
+pub struct Leases {
+    /// Servers of the queue.
+    pub addresses: Vec<Address>,
+    /// The queue.
+    pub queue: QueueName,
+    /// The leases, some of which may have ended.
+    pub receipts: Vec<Receipt>,
 }
 
 /// What standard input is for.
@@ -107,11 +120,34 @@ impl Session {
         forget_client(&self.link);
     }
 
+    /// Keeps a lease in mind that is taken at a prompt; elsewhere it outlives the command.
+    pub fn remember_lease(&mut self, queue: &QueueName, receipt: Receipt) {
+        let mut link = self.link.borrow_mut();
+        let Link { client: Some((addresses, _)), leases, .. } = &mut *link else {
+            return;
+        };
+        if self.stdin != StdinUse::Prompt {
+            return;
+        }
+        let same = |leases: &&mut Leases| leases.queue == *queue && leases.addresses == *addresses;
+        if let Some(leases) = leases.iter_mut().find(same) {
+            leases.receipts.push(receipt);
+            return;
+        }
+        let (addresses, queue) = (addresses.clone(), queue.clone());
+        leases.push(Leases { addresses, queue, receipts: vec![receipt] });
+    }
+
     /// Asks the server.
     pub async fn call<V: Verb>(&mut self, verb: V) -> Result<V::Answer, Failure> {
         let client = self.client().await?;
         Ok(client.call(verb).await?)
     }
+}
+
+/// The leases taken at the prompt.
+pub fn take_leases(link: &RefCell<Link>) -> Vec<Leases> {
+    std::mem::take(&mut link.borrow_mut().leases)
 }
 
 /// The connection of a prompt, if there is one now, for completion.

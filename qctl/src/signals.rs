@@ -4,8 +4,8 @@
 //! a write to a pipe nobody reads. Always true here: a one-shot command ends at the latest half a
 //! second after the signal, with 128 + its number.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -18,6 +18,18 @@ use crate::units::show_duration;
 
 /// Time that a command has to end by itself, so that it can say how far it got.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// What ends the process from outside, once it is known: for a write that blocks.
+static ENDED_BY: Mutex<Option<Failure>> = Mutex::new(None);
+
+/// What ends the running command, if anything does.
+pub fn ended_by() -> Option<Failure> {
+    ENDED_BY.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn set_ended_by(failure: Option<Failure>) {
+    *ENDED_BY.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+}
 
 /// The signals this process got.
 #[derive(Debug, Clone)]
@@ -47,6 +59,7 @@ impl Listener {
 
     fn take(&self, signal: i32) {
         let again = self.sender.send_replace(Some(signal)).is_some();
+        set_ended_by(Some(failure_of(signal)));
         let prompt = self.at_prompt.load(Ordering::Relaxed);
         if prompt && signal == SIGINT {
             return;
@@ -66,6 +79,7 @@ impl Listener {
     /// Forgets a signal that ended the command before.
     pub fn forget(&self) {
         self.sender.send_replace(None);
+        set_ended_by(None);
     }
 
     /// What ends a command that starts now.
@@ -77,11 +91,13 @@ impl Listener {
 
 /// Ends a process whose `--timeout` passed while it was stuck in a write.
 pub fn end_after(timeout_ms: u64) {
-    let wait = Duration::from_millis(timeout_ms) + GRACE;
+    let wait = Duration::from_millis(timeout_ms);
     // Without the thread the command still ends by its own timer, unless it is stuck.
     let thread = std::thread::Builder::new().stack_size(64 << 10);
     drop(thread.spawn(move || {
         std::thread::sleep(wait);
+        set_ended_by(Some(Failure::Timeout(show_duration(timeout_ms))));
+        std::thread::sleep(GRACE);
         eprintln!("qctl: not done within {} (--timeout)", show_duration(timeout_ms));
         std::process::exit(i32::from(Exit::Timeout.code()));
     }));
@@ -109,7 +125,7 @@ impl Stop {
             Ok(signal) => signal.unwrap_or(SIGTERM),
             Err(_) => return std::future::pending().await,
         };
-        if signal == SIGINT { Failure::Interrupted } else { Failure::Terminated }
+        failure_of(signal)
     }
 
     async fn timed_out(&self) -> Failure {
@@ -119,6 +135,10 @@ impl Stop {
         tokio::time::sleep_until(deadline).await;
         Failure::Timeout(show_duration(ms))
     }
+}
+
+fn failure_of(signal: i32) -> Failure {
+    if signal == SIGINT { Failure::Interrupted } else { Failure::Terminated }
 }
 
 fn exit_of(signal: i32) -> Exit {

@@ -10,6 +10,15 @@ pub fn rfc3339(ms: u64) -> String {
     }
 }
 
+/// Reads a time with its offset from UTC: `2026-01-31T12:00:00Z`, `2026-01-31T13:00:00+01:00`.
+/// Milliseconds since 1970-01-01 UTC, a fraction of one rounded up; a time before that as 0.
+pub fn parse_rfc3339(text: &str) -> Result<u64, String> {
+    let expected = || "expected a time like 2026-01-31T12:00:00Z or ...+01:00".to_owned();
+    let timestamp: jiff::Timestamp = text.parse().map_err(|_| expected())?;
+    let fraction = timestamp.subsec_nanosecond() % 1_000_000 > 0;
+    Ok(u64::try_from(timestamp.as_millisecond()).map_or(0, |ms| ms + u64::from(fraction)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -19,5 +28,24 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert_eq!(rfc3339(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn times_are_read_with_their_offset() {
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:01Z"), Ok(1_000));
+        assert_eq!(parse_rfc3339("2023-11-14T23:13:20.1221+01:00"), Ok(1_700_000_000_123));
+        assert_eq!(parse_rfc3339("1969-12-31T23:59:59Z"), Ok(0));
+        assert!(parse_rfc3339("9999-12-30T00:00:00Z").is_ok());
+        for bad in [
+            "",
+            "tomorrow",
+            "12:00",
+            "2030-01-31",
+            "2030-01-31T12:00:00",
+            "2030-02-30T12:00:00Z",
+            "-1",
+        ] {
+            assert!(parse_rfc3339(bad).is_err(), "{bad:?}");
+        }
     }
 }

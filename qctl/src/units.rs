@@ -59,6 +59,20 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(overflow)
 }
 
+/// Reads how far the end of a lease is moved: at most 365 days.
+pub fn lease_ms(text: &str) -> Result<u64, String> {
+    at_most(duration_ms(text)?, qd_protocol::attributes::VISIBILITY_TIMEOUT_MS_MAX)
+}
+
+/// Reads the delay of a message: at most 100 years of 365 days.
+pub fn delay_ms(text: &str) -> Result<u64, String> {
+    at_most(duration_ms(text)?, qd_protocol::attributes::DELAY_MS_MAX)
+}
+
+fn at_most(ms: u64, most_ms: u64) -> Result<u64, String> {
+    if ms <= most_ms { Ok(ms) } else { Err(format!("at most {}", show_duration(most_ms))) }
+}
+
 /// Reads a rate: `1000/s`, or the number alone.
 pub fn rate_per_second(text: &str) -> Result<u64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use qd::shard::command::{Create, Delete, NewMessage, Receive, Send};
+use qd::shard::command::{Action, Create, NewMessage, Receive, Send, Settle};
 use qd::shard::{Applied, Command, Entry, Machine, Origin, Outcome, Record};
 use qd::store::{CACHE_BYTES, Store};
 use qd_protocol::verbs::IfExists;
@@ -38,8 +38,13 @@ impl Bench {
 
     fn send(&self) -> Command {
         let body = Body::new(Bytes::from_static(&[b'x'; 100]));
-        let message =
-            NewMessage { crc: body.crc, size: 100, fields: Bytes::new(), body: body.bytes };
+        let message = NewMessage {
+            crc: body.crc,
+            size: 100,
+            due: None,
+            fields: Bytes::new(),
+            body: body.bytes,
+        };
         Command::Send(Send { queue: self.queue.clone(), messages: vec![message; BATCH as usize] })
     }
 
@@ -58,7 +63,7 @@ impl Bench {
     fn delete(&self, outcome: &Outcome) -> Command {
         let Outcome::Received(received) = outcome else { panic!("{outcome:?}") };
         let receipts = received.messages.iter().map(|message| message.receipt).collect();
-        Command::Delete(Delete { queue: self.queue.clone(), receipts })
+        Command::Settle(Settle { queue: self.queue.clone(), action: Action::Delete, receipts })
     }
 }
 

@@ -13,9 +13,11 @@
 //! The rows are described in `store`'s schema.
 
 mod admin;
+mod by_id;
 pub mod command;
 mod expiry;
 pub mod outcome;
+mod place;
 mod producers;
 mod queue;
 mod receive;
@@ -53,8 +55,8 @@ pub struct Machine {
 pub struct Applied {
     /// One per entry of the record, in order.
     pub outcomes: Vec<Outcome>,
-    /// Queues in which messages became ready by themselves, and how many.
-    pub became_ready: Vec<(QueueName, u64)>,
+    /// Queues in which something has changed, by number.
+    pub touched: Vec<u64>,
     /// State time, in ms, from which on the next settlement is due.
     pub next_due_ms: Option<u64>,
     /// True when rows are left to be freed: an empty record goes on with it.
@@ -95,20 +97,19 @@ impl Machine {
                 pending: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
-                became_ready: BTreeMap::new(),
             };
             step.settle_due()?;
             let mut outcomes = Vec::with_capacity(record.entries.len());
             for entry in &record.entries {
                 outcomes.push(step.run(entry)?);
             }
-            let became_ready = step.finish()?;
+            let touched = step.finish()?;
             tables.free_rows(FREED_PER_RECORD_MAX)?;
             tables.set_position(*position)?;
             Ok(Applied {
                 outcomes,
-                became_ready,
-                next_due_ms: tables.first_lease_end()?.map(|(end_ms, ..)| end_ms),
+                touched,
+                next_due_ms: next_due_ms(tables)?,
                 unfinished: tables.has_graves()?,
             })
         })
@@ -126,12 +127,18 @@ impl Machine {
 
     /// State time, in ms, from which on the next settlement is due.
     pub fn next_due_ms(&self) -> Result<Option<u64>> {
-        self.store.read(|tables| Ok(tables.first_lease_end()?.map(|(end_ms, ..)| end_ms)))
+        self.store.read(next_due_ms)
     }
 
-    /// Ready messages of the named queue; 0 when there is none of the name.
-    pub fn ready(&self, name: &QueueName) -> u64 {
-        self.names.get(name).map_or(0, |number| self.queues[number].statistics.ready)
+    /// Name of the queue with this number.
+    pub fn name(&self, number: u64) -> Option<&QueueName> {
+        self.queues.get(&number).map(|queue| &queue.name)
+    }
+
+    /// Ready messages of the named queue, and how many more of its messages may be leased.
+    pub fn ready(&self, name: &QueueName) -> (u64, u64) {
+        let queue = self.names.get(name).map(|number| &self.queues[number]);
+        queue.map_or((0, 0), |queue| (queue.statistics.ready, queue.room_in_flight()))
     }
 
     /// Attributes and statistics of the named queue; `now_ms` is state time, for ages.
@@ -208,8 +215,6 @@ struct Step<'a, 't> {
     touched: BTreeSet<u64>,
     /// Producers whose row is to be written.
     producers: BTreeMap<u64, producers::Producer>,
-    /// Messages that became ready by themselves, by queue.
-    became_ready: BTreeMap<u64, u64>,
 }
 
 impl Step<'_, '_> {
@@ -243,7 +248,9 @@ impl Step<'_, '_> {
             Command::Drop(drop) => self.drop_queue(drop),
             Command::Send(send) => self.send(send),
             Command::Receive(receive) => self.receive(receive, settled),
-            Command::Delete(delete) => self.delete(delete),
+            Command::Settle(settle) => self.settle(settle),
+            Command::ById(by_id) => self.by_id(by_id),
+            Command::Update(update) => Ok(self.update(update)),
         }
     }
 
@@ -259,8 +266,8 @@ impl Step<'_, '_> {
         self.queues.get_mut(&number).expect("a live queue")
     }
 
-    /// Writes what was collected during the record.
-    fn finish(mut self) -> Result<Vec<(QueueName, u64)>> {
+    /// Writes what was collected during the record. Returns the queues that were touched.
+    fn finish(mut self) -> Result<Vec<u64>> {
         for number in self.pending.keys().copied().collect::<Vec<_>>() {
             self.flush(number)?;
         }
@@ -270,11 +277,15 @@ impl Step<'_, '_> {
                 self.tables.put_queue(*number, &queue.to_bytes())?;
             }
         }
-        let named = |(number, count): (&u64, &u64)| {
-            self.queues.get(number).map(|queue| (queue.name.clone(), *count))
-        };
-        Ok(self.became_ready.iter().filter_map(named).collect())
+        Ok(self.touched.into_iter().collect())
     }
+}
+
+/// When the next settlement is due, in state ms.
+fn next_due_ms(tables: &Tables<'_>) -> Result<Option<u64>> {
+    let lease_end_ms = tables.first_lease_end()?.map(|(end_ms, ..)| end_ms);
+    let due_ms = tables.first_due()?.map(|(due_ms, ..)| due_ms);
+    Ok(lease_end_ms.into_iter().chain(due_ms).min())
 }
 
 fn no_such_queue(name: &QueueName) -> Refusal {

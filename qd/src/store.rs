@@ -6,10 +6,12 @@
 //!   After an error the caller must not go on: what memory knows and what the disk holds may differ.
 //! - A durable commit has quick repair on, so opening after a crash never walks the tree.
 //! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
-//!   [`chunk`] and [`lease`].
+//!   [`chunk`], [`marks`] and [`lease`].
 
 pub mod chunk;
 pub mod lease;
+pub mod marks;
+mod scan;
 mod schema;
 mod tables;
 
@@ -19,7 +21,7 @@ use std::path::Path;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
 
 pub use schema::FORMAT;
-pub use tables::{Position, Tables};
+pub use tables::{Delayed, Position, Tables};
 
 /// Default budget of redb's page cache: 128 MiB. (redb's own default is 1 GiB.)
 pub const CACHE_BYTES: usize = 128 << 20;
@@ -155,7 +157,10 @@ impl Store {
                 }
             })+};
         }
-        hash_tables!(QUEUES, CHUNKS, PARTS, HOLES, RETURNED, LEASES, LEASE_ENDS, PRODUCERS, GRAVES);
+        hash_tables!(
+            QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, DUE, LEASES, LEASE_ENDS, PRODUCERS,
+            GRAVES
+        );
         Ok(hasher.finish())
     }
 }

@@ -13,8 +13,9 @@ use crate::receipt::Receipt;
 use crate::request::Request;
 use crate::verbs::delete::Statuses;
 use crate::verbs::{
-    Cancel, Create, Delete, Describe, Drop, Hello, IfExists, List, Listed, Ping, Receive, Received,
-    ReceivedMessage, Send, SendEntry, Sent, SentRun, Shutdown,
+    Cancel, Create, Delete, Describe, Discard, Drop, Due, Extend, Extended, Hello, IfExists, List,
+    Listed, Ping, Receive, Received, ReceivedMessage, Release, Reschedule, Send, SendEntry, Sent,
+    SentRun, Shutdown, Until, Update,
 };
 
 pub(super) fn text() -> impl Strategy<Value = String> {
@@ -43,14 +44,18 @@ pub(super) fn headers() -> impl Strategy<Value = Headers> {
 }
 
 fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
-    any::<[Option<u64>; 4]>().prop_map(
-        |[max_messages, max_bytes, max_message_size, visibility_timeout_ms]| AttributeChanges {
+    any::<[Option<u64>; 6]>().prop_map(|values| {
+        let [max_messages, max_bytes, max_message_size, rest @ ..] = values;
+        let [visibility_timeout_ms, max_in_flight, delay_ms] = rest;
+        AttributeChanges {
             max_messages,
             max_bytes,
             max_message_size,
             visibility_timeout_ms,
-        },
-    )
+            max_in_flight,
+            delay_ms,
+        }
+    })
 }
 
 fn statistics() -> impl Strategy<Value = Statistics> {
@@ -129,8 +134,20 @@ fn create() -> impl Strategy<Value = Create> {
     })
 }
 
+fn due() -> impl Strategy<Value = Due> {
+    prop_oneof![any::<u64>().prop_map(Due::After), any::<u64>().prop_map(Due::At)]
+}
+
+fn until() -> impl Strategy<Value = Until> {
+    prop_oneof![any::<u64>().prop_map(Until::By), any::<u64>().prop_map(Until::To)]
+}
+
 fn send() -> impl Strategy<Value = Send> {
-    let entry = (body(), headers()).prop_map(|(body, headers)| SendEntry { body, headers });
+    let entry = (body(), headers(), option::of(due())).prop_map(|(body, headers, due)| SendEntry {
+        body,
+        headers,
+        due,
+    });
     (name(), vec(entry, 0..5)).prop_map(|(queue, entries)| Send { queue, entries })
 }
 
@@ -148,25 +165,57 @@ fn receive() -> impl Strategy<Value = Receive> {
     )
 }
 
-/// A request of any verb.
-pub(super) fn request() -> impl Strategy<Value = Request> {
+fn about_the_connection() -> impl Strategy<Value = Request> {
     prop_oneof![
         (any::<u64>(), text())
             .prop_map(|(producer, client)| Request::Hello(Hello { producer, client })),
         Just(Request::Ping(Ping)),
         any::<u32>().prop_map(|correlation| Request::Cancel(Cancel { correlation })),
         Just(Request::Shutdown(Shutdown)),
+    ]
+}
+
+fn about_queues() -> impl Strategy<Value = Request> {
+    prop_oneof![
         create().prop_map(Request::Create),
         (name(), any::<bool>())
             .prop_map(|(queue, only_if_empty)| Request::Drop(Drop { queue, only_if_empty })),
         name().prop_map(|queue| Request::Describe(Describe { queue })),
         (option::of(text()), option::of(name()), any::<u32>())
             .prop_map(|(pattern, after, limit)| Request::List(List { pattern, after, limit })),
+        (name(), attribute_changes())
+            .prop_map(|(queue, attributes)| Request::Update(Update { queue, attributes })),
+    ]
+}
+
+fn about_messages() -> impl Strategy<Value = Request> {
+    let receipts = || vec(receipt(), 0..5);
+    let ids = || vec(any::<u64>(), 0..5);
+    let extend = (name(), until(), receipts()).prop_map(|(queue, until, receipts)| Extend {
+        queue,
+        until,
+        receipts,
+    });
+    let release = (name(), any::<bool>(), option::of(any::<u64>()), receipts()).prop_map(
+        |(queue, counted, delay_ms, receipts)| Release { queue, counted, delay_ms, receipts },
+    );
+    let reschedule =
+        (name(), due(), ids()).prop_map(|(queue, due, ids)| Reschedule { queue, due, ids });
+    prop_oneof![
         send().prop_map(Request::Send),
         receive().prop_map(Request::Receive),
-        (name(), vec(receipt(), 0..5))
+        (name(), receipts())
             .prop_map(|(queue, receipts)| Request::Delete(Delete { queue, receipts })),
+        extend.prop_map(Request::Extend),
+        release.prop_map(Request::Release),
+        (name(), ids()).prop_map(|(queue, ids)| Request::Discard(Discard { queue, ids })),
+        reschedule.prop_map(Request::Reschedule),
     ]
+}
+
+/// A request of any verb.
+pub(super) fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![1 => about_the_connection(), 2 => about_queues(), 3 => about_messages()]
 }
 
 pub(super) fn sent() -> impl Strategy<Value = Sent> {
@@ -176,6 +225,11 @@ pub(super) fn sent() -> impl Strategy<Value = Sent> {
             .prop_map(|(refusal, count)| SentRun::Refused { refusal: Box::new(refusal), count }),
     ];
     vec(run, 0..4).prop_map(|runs| Sent { runs })
+}
+
+pub(super) fn extended() -> impl Strategy<Value = Extended> {
+    (statuses(), vec(any::<u64>(), 0..5))
+        .prop_map(|(statuses, lease_until_ms)| Extended { statuses, lease_until_ms })
 }
 
 fn message() -> impl Strategy<Value = ReceivedMessage> {

@@ -26,15 +26,15 @@ pub struct Delete {
     pub receipts: Vec<Receipt>,
 }
 
-/// One status a receipt, in order.
+/// Answers the verbs that settle receipts or ids: one status each, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deleted {
+pub struct Settled {
     /// What became of each.
     pub statuses: Statuses,
 }
 
-/// The outcome of settling receipts: one status each, in order, neighbours with the same one
-/// together.
+/// The outcome of settling receipts or ids: one status each, in order, neighbours with the same
+/// one together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statuses {
     /// Number of entries, and why they were refused if they were.
@@ -62,7 +62,7 @@ impl Statuses {
 impl Verb for Delete {
     const OPCODE: u16 = 34;
     const CHANGES: bool = true;
-    type Answer = Deleted;
+    type Answer = Settled;
 }
 
 impl Payload for Delete {
@@ -93,15 +93,15 @@ pub(super) fn read_receipts(input: &mut Reader) -> Result<Vec<Receipt>, DecodeEr
     (0..count).map(|_| Receipt::decode(input)).collect()
 }
 
-impl Payload for Deleted {
+impl Payload for Settled {
     fn encode(&self, out: &mut BytesMut) {
         self.statuses.encode(out);
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let deleted = Self { statuses: Statuses::decode(input)? };
+        let settled = Self { statuses: Statuses::decode(input)? };
         skip_fields(input)?;
-        Ok(deleted)
+        Ok(settled)
     }
 }
 

@@ -68,7 +68,7 @@ pub struct ReceivedMessage {
     pub id: u64,
     /// Proof of this lease.
     pub receipt: Receipt,
-    /// 1 for the first delivery.
+    /// Deliveries that count, this one included: 1 for the first.
     pub attempt: u32,
     /// Milliseconds since 1970-01-01 UTC.
     pub sent_at_ms: u64,

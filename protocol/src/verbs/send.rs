@@ -3,7 +3,8 @@
 //! ```text
 //! request: queue, u32 count, entries
 //! entry:   u32 body length, u32 CRC-32C of the body, u32 length of optional fields,
-//!          optional fields (1: one header), body
+//!          optional fields (1 one header; 2 delay in ms (u64); 3 not visible before (u64 ms
+//!          since 1970 UTC); of 2 and 3 the last one counts), body
 //! answer:  u32 count of runs, runs
 //! run:     u32 entries, u8 0, u64 id of the first, the others follow one by one; or
 //!          u32 entries, u8 1, u32 length, refusal
@@ -19,7 +20,7 @@ use crate::attributes::queue_name;
 use crate::error::{ErrorCode, Refusal};
 use crate::message::{Body, FIELD_HEADER, Headers};
 use crate::name::QueueName;
-use crate::wire::{DecodeError, Payload, Reader, put_string};
+use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
 
 /// Bytes of an entry without optional fields and body.
 const ENTRY_BYTES: usize = 12;
@@ -40,12 +41,30 @@ pub struct SendEntry {
     pub body: Body,
     /// Its headers.
     pub headers: Headers,
+    /// When it becomes visible; `None`: after the queue's own delay.
+    pub due: Option<Due>,
 }
 
+/// When a message becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// This many ms after the request is carried out; at most
+    /// [`crate::attributes::DELAY_MS_MAX`]. 0: at once, whatever the queue's delay.
+    After(u64),
+    /// At this time of the server, in ms since 1970-01-01 UTC, however far; at once when it is
+    /// past.
+    At(u64),
+}
+
+const FIELD_DELAY: u8 = 2;
+const FIELD_NOT_BEFORE: u8 = 3;
+/// Bytes of an optional field whose value is a `u64`.
+const NUMBER_FIELD_BYTES: usize = 13;
+
 impl SendEntry {
-    /// A message without headers.
+    /// A message without headers that becomes visible after the queue's own delay.
     pub fn new(body: impl Into<bytes::Bytes>) -> Self {
-        Self { body: Body::new(body), headers: Headers::default() }
+        Self { body: Body::new(body), headers: Headers::default(), due: None }
     }
 
     /// Bytes of body and headers, which count towards sizes and limits.
@@ -55,9 +74,13 @@ impl SendEntry {
 
     /// Bytes that the entry takes in a frame.
     pub fn encoded_bytes(&self) -> usize {
+        ENTRY_BYTES + self.fields_bytes() + self.body.bytes.len()
+    }
+
+    fn fields_bytes(&self) -> usize {
         // An optional field has 5 bytes before its value, a header's value 2 before its key.
         let headers = self.headers.size() + self.headers.0.len() * 7;
-        ENTRY_BYTES + headers + self.body.bytes.len()
+        headers + self.due.map_or(0, |_| NUMBER_FIELD_BYTES)
     }
 
     /// What is wrong with the entry whatever the queue: damaged on the way, or too many headers.
@@ -132,12 +155,7 @@ impl Payload for Send {
         put_string(out, self.queue.as_str());
         out.put_u32_le(self.entries.len() as u32);
         for entry in &self.entries {
-            let headers = entry.headers.size() + entry.headers.0.len() * 7;
-            out.put_u32_le(entry.body.bytes.len() as u32);
-            out.put_u32_le(entry.body.crc);
-            out.put_u32_le(headers as u32);
-            entry.headers.put_fields(out);
-            out.put_slice(&entry.body.bytes);
+            entry.encode(out);
         }
     }
 
@@ -146,24 +164,47 @@ impl Payload for Send {
         let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of entries", ENTRY_BYTES)?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
-            let body_bytes = input.u32("body length")? as usize;
-            let crc = input.u32("body CRC")?;
-            let fields_bytes = input.u32("length of optional fields")? as usize;
-            let headers = if fields_bytes == 0 {
-                Headers::default()
-            } else {
-                let fields = input.bytes("optional fields", fields_bytes)?;
-                read_fields(&mut Reader::new(fields))?
-            };
-            let bytes = input.bytes("body", body_bytes)?;
-            entries.push(SendEntry { body: Body { bytes, crc }, headers });
+            entries.push(SendEntry::decode(input)?);
         }
         skip_fields(input)?;
         Ok(Self { queue, entries })
     }
 }
 
-/// Reads the optional fields of a message.
+impl Payload for SendEntry {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.body.bytes.len() as u32);
+        out.put_u32_le(self.body.crc);
+        out.put_u32_le(self.fields_bytes() as u32);
+        self.headers.put_fields(out);
+        match self.due {
+            None => {}
+            Some(Due::After(ms)) => put_field(out, FIELD_DELAY, |out| out.put_u64_le(ms)),
+            Some(Due::At(ms)) => put_field(out, FIELD_NOT_BEFORE, |out| out.put_u64_le(ms)),
+        }
+        out.put_slice(&self.body.bytes);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let body_bytes = input.u32("body length")? as usize;
+        let crc = input.u32("body CRC")?;
+        let fields_bytes = input.u32("length of optional fields")? as usize;
+        let mut fields = Reader::new(input.bytes("optional fields", fields_bytes)?);
+        let (mut headers, mut due) = (Headers::default(), None);
+        while let Some((tag, mut value)) = fields.field()? {
+            match tag {
+                FIELD_HEADER => headers.read_field(&mut value)?,
+                FIELD_DELAY => due = Some(Due::After(value.u64("delay")?)),
+                FIELD_NOT_BEFORE => due = Some(Due::At(value.u64("not visible before")?)),
+                _ => {}
+            }
+        }
+        let bytes = input.bytes("body", body_bytes)?;
+        Ok(Self { body: Body { bytes, crc }, headers, due })
+    }
+}
+
+/// Reads the optional fields of a message delivered, of which only the headers travel so far.
 pub(super) fn read_fields(fields: &mut Reader) -> Result<Headers, DecodeError> {
     let mut headers = Headers::default();
     while let Some((tag, mut value)) = fields.field()? {
@@ -187,7 +228,7 @@ impl Payload for Sent {
                 SentRun::Refused { refusal, count } => {
                     out.put_u32_le(*count);
                     // An optional field's layout, with the kind of run as its tag.
-                    crate::wire::put_field(out, 1, |out| refusal.encode(out));
+                    put_field(out, 1, |out| refusal.encode(out));
                 }
             }
         }
@@ -218,4 +259,35 @@ impl Payload for Sent {
 pub(super) fn read_refusal(input: &mut Reader) -> Result<Refusal, DecodeError> {
     let length = input.u32("length of a refusal")? as usize;
     Refusal::decode(&mut Reader::new(input.bytes("refusal", length)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_of_two_times_counts_and_unknown_fields_are_skipped() {
+        let mut fields = BytesMut::new();
+        put_field(&mut fields, FIELD_NOT_BEFORE, |out| out.put_u64_le(1));
+        put_field(&mut fields, 200, |out| out.put_slice(b"unknown"));
+        put_field(&mut fields, FIELD_DELAY, |out| out.put_u64_le(2));
+        let mut out = BytesMut::new();
+        out.put_u32_le(0);
+        out.put_u32_le(0);
+        out.put_u32_le(fields.len() as u32);
+        out.put_slice(&fields);
+        let entry = SendEntry { due: Some(Due::After(2)), ..SendEntry::new("") };
+        assert_eq!(SendEntry::decode(&mut Reader::new(out.freeze())), Ok(entry));
+    }
+
+    #[test]
+    fn entry_takes_the_bytes_that_it_says() {
+        for due in [None, Some(Due::After(0)), Some(Due::At(u64::MAX))] {
+            let headers = Headers(vec![("a".to_owned(), String::new())]);
+            let entry = SendEntry { headers, due, ..SendEntry::new("body") };
+            let mut out = BytesMut::new();
+            entry.encode(&mut out);
+            assert_eq!(out.len(), entry.encoded_bytes());
+        }
+    }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use qd_protocol::attributes::UNLIMITED;
 use qd_protocol::preamble::{ClientPreamble, ServerPreamble, Status, VersionRange};
 use qd_protocol::request::{put_answer, put_refusal, put_request};
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::{
-    Cancel, Create, Created, Delete, Deleted, Describe, Drop, Dropped, Hello, IfExists, List,
-    Listed, Ping, Pong, Receive, Received, ReceivedMessage, Send, SendEntry, Sent, SentRun,
-    Shutdown, ShuttingDown, Verb, Welcome,
+    Cancel, Create, Created, Delete, Describe, Discard, Drop, Dropped, Due, Extend, Extended,
+    Hello, IfExists, List, Listed, Ping, Pong, Receive, Received, ReceivedMessage, Release,
+    Reschedule, Send, SendEntry, Sent, SentRun, Settled, Shutdown, ShuttingDown, Until, Update,
+    Updated, Verb, Welcome,
 };
 use qd_protocol::{
     AttributeChanges, Attributes, Body, ErrorCode, Headers, Numbering, QueueDescription, QueueName,
@@ -31,6 +31,9 @@ pub fn all() -> BTreeMap<String, Bytes> {
     connection(&mut all);
     queues(&mut all);
     messages(&mut all);
+    // Behind the others, so that the correlation ids of those stay what they are.
+    settling(&mut all);
+    delays(&mut all);
     all.frames
 }
 
@@ -98,9 +101,8 @@ fn queues(all: &mut Examples) {
         created_at_ms: TIME_MS,
         attributes: Attributes {
             max_messages: 1_000,
-            max_bytes: UNLIMITED,
-            max_message_size: 1 << 20,
             visibility_timeout_ms: 60_000,
+            ..Attributes::default()
         },
         statistics: Statistics {
             ready: 1,
@@ -139,7 +141,7 @@ fn full() -> Refusal {
 fn messages(all: &mut Examples) {
     let headers = Headers(vec![("type".to_owned(), "text".to_owned())]);
     let entries = vec![
-        SendEntry { body: Body::new("hello"), headers: headers.clone() },
+        SendEntry { headers: headers.clone(), ..SendEntry::new("hello") },
         SendEntry::new("world"),
         SendEntry::new(""),
     ];
@@ -192,6 +194,49 @@ fn messages(all: &mut Examples) {
         "delete",
         Some(4),
         &Delete { queue: jobs(), receipts: vec![RECEIPT] },
-        &Deleted { statuses },
+        &Settled { statuses },
     );
+}
+
+/// The statuses of an entry done and of one that is refused.
+fn one_of_two(refusal: Refusal) -> Statuses {
+    let mut statuses = Statuses::default();
+    statuses.push(None);
+    statuses.push(Some(refusal.with_queue("jobs")));
+    statuses
+}
+
+fn settling(all: &mut Examples) {
+    let stale = Receipt { id: 2, ..RECEIPT };
+    let until = Until::By(30_000);
+    let extend = Extend { queue: jobs(), until, receipts: vec![RECEIPT, stale] };
+    let expired = ErrorCode::ReceiptExpired.refuse("the lease of this receipt is over");
+    let statuses = one_of_two(expired);
+    let extended = Extended { statuses, lease_until_ms: vec![TIME_MS + 75_000, 0] };
+    all.verb("extend", Some(6), &extend, &extended);
+    let release =
+        Release { queue: jobs(), counted: false, delay_ms: Some(10_000), receipts: vec![RECEIPT] };
+    let mut statuses = Statuses::default();
+    statuses.push(None);
+    all.verb("release", Some(7), &release, &Settled { statuses: statuses.clone() });
+    let leased =
+        ErrorCode::MessageLeased.refuse("message 1 of queue \"jobs\" is leased: use its receipt");
+    let discard = Discard { queue: jobs(), ids: vec![2, 1] };
+    all.verb("discard", Some(8), &discard, &Settled { statuses: one_of_two(leased) });
+    let due = Due::At(TIME_MS + 3_600_000);
+    let reschedule = Reschedule { queue: jobs(), due, ids: vec![3] };
+    all.verb("reschedule", Some(9), &reschedule, &Settled { statuses });
+}
+
+fn delays(all: &mut Examples) {
+    let attributes = AttributeChanges {
+        max_in_flight: Some(100),
+        delay_ms: Some(5_000),
+        ..AttributeChanges::default()
+    };
+    let update = Update { queue: jobs(), attributes };
+    all.verb("update", Some(10), &update, &Updated { changed: true });
+    let entry = |due| SendEntry { due: Some(due), ..SendEntry::new("hello") };
+    let entries = vec![entry(Due::After(60_000)), entry(Due::At(TIME_MS + 3_600_000))];
+    all.request("delayed send", Some(11), &Send { queue: jobs(), entries });
 }

@@ -118,6 +118,7 @@ fn table_of_limits_is_that_of_the_code() {
         ("queues of a receive", receive::QUEUES_MAX as u64),
         ("wait", receive::WAIT_MS_MAX),
         ("visibility timeout", attributes::VISIBILITY_TIMEOUT_MS_MAX),
+        ("delay", attributes::DELAY_MS_MAX),
         ("receive answer", receive::ANSWER_BYTES_MAX),
         ("list page", u64::from(list::PAGE_MAX)),
         ("receipt", receipt::RECEIPT_BYTES as u64),

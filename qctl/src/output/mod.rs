@@ -15,13 +15,17 @@ pub use record::{Record, Records, Value};
 
 use std::io::IsTerminal;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::stdio::stdout;
 
 use crate::args::{Format, Global};
 use crate::exit::Failure;
+use crate::signals;
 
+/// What a pipe that is ready takes without blocking: `PIPE_BUF` of pipe(7).
+const PIPE_BYTES: usize = 4_096;
 /// Bytes after which the buffer is written without being asked.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -38,7 +42,11 @@ pub struct Out {
     pub raw: bool,
     /// Whether a person looks on.
     pub terminal: bool,
+    /// A pipe or socket, whose reader may keep us waiting.
+    pipe: bool,
     buffer: Vec<u8>,
+    added: u64,
+    written: u64,
     #[cfg(test)]
     captured: Option<Vec<u8>>,
 }
@@ -57,7 +65,10 @@ impl Out {
             header: !global.no_header,
             raw: global.raw || (raw_by_default && !global.no_raw),
             terminal,
+            pipe: is_pipe(),
             buffer: Vec::new(),
+            added: 0,
+            written: 0,
             #[cfg(test)]
             captured: None,
         }
@@ -73,8 +84,19 @@ impl Out {
         self.format == Format::Table
     }
 
+    /// Bytes added so far.
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// Bytes written so far; what was added and not written before a failure never is.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Adds bytes.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.added += bytes.len() as u64;
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.flush()?;
             if bytes.len() > BUFFER_BYTES {
@@ -103,16 +125,24 @@ impl Out {
         result
     }
 
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests keep what is written"))]
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
             captured.extend_from_slice(bytes);
+            self.written += bytes.len() as u64;
             return Ok(());
         }
         while !bytes.is_empty() {
-            match rustix::io::write(stdout(), bytes) {
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            let mut part = bytes;
+            if self.pipe {
+                wait_for_room()?;
+                part = bytes.get(..PIPE_BYTES).unwrap_or(bytes);
+            }
+            match rustix::io::write(stdout(), part) {
+                Ok(written) => {
+                    self.written += written as u64;
+                    bytes = bytes.get(written..).unwrap_or_default();
+                }
                 Err(Errno::INTR) => {}
                 // Somebody else made the terminal or pipe that we share non-blocking.
                 Err(Errno::AGAIN) => {
@@ -132,10 +162,29 @@ impl Out {
     }
 }
 
+fn is_pipe() -> bool {
+    let kind = rustix::fs::fstat(stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    matches!(kind, Ok(FileType::Fifo | FileType::Socket))
+}
+
+/// Waits until a write of [`PIPE_BYTES`] does not block, or a signal or `--timeout` ends the
+/// command.
+fn wait_for_room() -> Result<(), Failure> {
+    let look_every = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    loop {
+        let mut wait = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
+        match poll(&mut wait, Some(&look_every)) {
+            Ok(0) | Err(Errno::INTR) => signals::ended_by().map_or(Ok(()), Err)?,
+            // What is wrong with it the write tells.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+}
+
 /// True when standard output is a pipe or socket that nobody reads any more.
 pub fn reader_is_gone() -> bool {
     let mut ask = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut ask, Some(&now)).is_ok_and(|_| {
         ask.iter()
             .any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL))

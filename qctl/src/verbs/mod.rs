@@ -1,16 +1,25 @@
 //! One file per verb: its flags and what it does.
 
+mod attributes;
+mod by_id;
 pub mod completions;
 pub mod create;
 pub mod delete;
 pub mod drop;
+pub mod extend;
+pub mod held;
 pub mod info;
 pub mod list;
 pub mod ping;
 pub mod receive;
+pub mod release;
+pub mod reschedule;
 pub mod send;
 mod send_stream;
 pub mod server;
+mod settle;
+pub mod update;
+mod when;
 
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
@@ -18,9 +27,11 @@ use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
-    // A benchmark ends by itself, to drop its scratch queue.
-    if let Verb::Bench(bench) = verb {
-        return bench.run(session).await;
+    match verb {
+        // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
+        // it holds.
+        Verb::Bench(_) | Verb::Receive(_) => return dispatch(verb, session).await,
+        _ => {}
     }
     let stop = session.stop.clone();
     tokio::select! {
@@ -36,6 +47,10 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Send(verb) => verb.run(session).await,
         Verb::Receive(verb) => verb.run(session).await,
         Verb::Delete(verb) => verb.run(session).await,
+        Verb::Extend(verb) => verb.run(session).await,
+        Verb::Release(verb) => verb.run(session).await,
+        Verb::Reschedule(verb) => verb.run(session).await,
+        Verb::Update(verb) => verb.run(session).await,
         Verb::Drop(verb) => verb.run(session).await,
         Verb::List(verb) => verb.run(session).await,
         Verb::Info(verb) => verb.run(session).await,

@@ -1,18 +1,22 @@
 //! `qctl receive`.
 //!
 //! Always true here: with `--ack` a message is deleted only after its bytes were written to
-//! standard output; what could not be written is left to its lease and comes back.
+//! standard output. A receive that is ended from outside, or fails, releases what it holds and has
+//! not written, so that it comes back at once and the delivery does not count.
 
 use std::time::Duration;
 
 use clap::Args;
 use qd_protocol::attributes::VISIBILITY_TIMEOUT_MS_MAX;
+use qd_protocol::client::Pending;
+use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::receive::WAIT_MS_MAX;
-use qd_protocol::verbs::{self, ReceivedMessage};
+use qd_protocol::verbs::{self, Received, ReceivedMessage};
 use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 use tokio::time::Instant;
 
-use super::delete::{Settlement, delete_receipts};
+use super::held::{End, Held, end_leases};
+use super::settle::Settlement;
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::output::{MessagePrinter, Shape, reader_is_gone};
@@ -28,6 +32,11 @@ const BATCH_MAX: u64 = 1_000;
 const QUICK: Duration = Duration::from_millis(100);
 /// How often a waiting receive looks whether anybody still reads its output.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long giving back what is held may take.
+const WIND_UP: Duration = Duration::from_secs(5);
+/// The same after a signal: less than the time that is left until the process ends.
+const WIND_UP_AFTER_SIGNAL: Duration = Duration::from_millis(400);
 
 /// Take messages out of queues, under a lease
 ///
@@ -84,11 +93,19 @@ struct Receiving {
     flags: Receive,
     printer: MessagePrinter,
     deleting: Deleting,
+    /// The request that is under way.
+    pending: Option<Pending<verbs::Receive>>,
+    /// Written, and to be deleted with the request that is under way.
+    settling: Vec<Held>,
     /// Written, and to be deleted with the next request.
-    unsettled: Vec<(usize, Receipt)>,
+    unsettled: Vec<Held>,
+    /// Received, and not known to be written.
+    held: Vec<Held>,
+    /// Bodies that hold the terminator. They are released at the end: at once they would only
+    /// come again.
+    unwritten: Vec<Held>,
     settlement: Settlement,
     got: u64,
-    unwritten: u64,
     /// Messages that the next request of --drain and --follow asks for.
     batch: u64,
 }
@@ -112,20 +129,20 @@ impl Receive {
             (_, true) => Deleting::OnReceive,
             _ => Deleting::Not,
         };
-        let mut receiving = Receiving {
+        let receiving = Receiving {
             printer,
             deleting,
+            pending: None,
+            settling: Vec::new(),
             unsettled: Vec::new(),
+            held: Vec::new(),
+            unwritten: Vec::new(),
             settlement: Settlement::default(),
             got: 0,
-            unwritten: 0,
             batch: BATCH,
             flags: self,
         };
-        let result = receiving.all(session).await;
-        let ended = receiving.printer.finish(&mut session.out);
-        result.and(ended)?;
-        Ok(receiving.exit())
+        receiving.run(session).await
     }
 
     fn check(&self, session: &Session) -> Result<(), Failure> {
@@ -147,6 +164,30 @@ impl Receive {
 }
 
 impl Receiving {
+    async fn run(mut self, session: &mut Session) -> Result<Exit, Failure> {
+        let stop = session.stop.clone();
+        let result = tokio::select! {
+            biased;
+            result = self.all(session) => result,
+            failure = stop.stopped() => Err(failure),
+        };
+        // A connection that is lost, after all repeats, takes no more requests.
+        let mut wound_up = Ok(());
+        if !matches!(result, Err(Failure::Client(_))) {
+            let within = match &result {
+                Err(Failure::Interrupted | Failure::Terminated) => WIND_UP_AFTER_SIGNAL,
+                _ => WIND_UP,
+            };
+            wound_up = match tokio::time::timeout(within, self.wind_up(session)).await {
+                Ok(wound_up) => wound_up,
+                Err(_) => Err(Failure::Internal("what is held could not be released".to_owned())),
+            };
+        }
+        let ended = self.printer.finish(&mut session.out);
+        result.and(wound_up).and(ended)?;
+        Ok(self.exit())
+    }
+
     /// Receives until there is enough, or nothing more.
     async fn all(&mut self, session: &mut Session) -> Result<(), Failure> {
         let many = self.flags.drain || self.flags.follow;
@@ -187,25 +228,42 @@ impl Receiving {
         loop {
             let waited = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
             let left = wait_ms.saturating_sub(waited);
-            let unsettled = std::mem::take(&mut self.unsettled);
+            self.settling = std::mem::take(&mut self.unsettled);
             let receive = verbs::Receive {
                 queues: self.flags.queues.clone(),
                 max: u32::try_from(max).unwrap_or(BATCH_ENTRIES_MAX),
                 wait_ms: left.min(WAIT_MS_MAX),
                 visibility_timeout_ms: self.flags.visibility_timeout,
                 delete_on_receive: self.deleting == Deleting::OnReceive,
-                settle: unsettled.iter().map(|&(_, receipt)| receipt).collect(),
+                settle: self.settling.iter().map(|held| held.receipt).collect(),
             };
+            let pending = self.pending.insert(client.start(receive).await?);
             let received = tokio::select! {
                 biased;
-                received = client.call(receive) => received?,
+                received = pending => received,
                 failure = closed_output(wait_ms) => return Err(failure),
             };
-            self.settlement.take(&received.settled, session.out.is_json());
-            if !received.messages.is_empty() || left <= WAIT_MS_MAX {
-                return Ok(received.messages);
+            self.pending = None;
+            let messages = self.received(session, received?);
+            if !messages.is_empty() || left <= WAIT_MS_MAX {
+                return Ok(messages);
             }
         }
+    }
+
+    /// Takes an answer to the books.
+    fn received(&mut self, session: &Session, received: Received) -> Vec<ReceivedMessage> {
+        let settling = std::mem::take(&mut self.settling);
+        let json = session.out.is_json();
+        self.settlement.take(&received.settled, json, |at| label(&settling, at));
+        for message in &received.messages {
+            if !self.printer.can_write(&session.out, message) {
+                self.unwritten.push(Held::from(message));
+            } else if self.deleting != Deleting::OnReceive {
+                self.held.push(Held::from(message));
+            }
+        }
+        received.messages
     }
 
     /// Writes a batch, and marks what of it is to be deleted.
@@ -215,18 +273,19 @@ impl Receiving {
         messages: &[ReceivedMessage],
     ) -> Result<(), Failure> {
         let gone = if self.deleting == Deleting::BeforeWrite {
-            self.delete_before_write(session, messages).await?
+            self.delete_before_write(session).await?
         } else {
             Vec::new()
         };
         let out = &mut session.out;
-        for (at, message) in messages.iter().enumerate() {
-            let index = usize::from(message.queue);
-            let Some(queue) = self.flags.queues.get(index) else {
+        // In the order of the messages, so that one walk finds them all.
+        let mut held = self.held.iter_mut();
+        for message in messages {
+            let Some(queue) = self.flags.queues.get(usize::from(message.queue)) else {
                 let text = "the answer names a queue that was not asked for".to_owned();
                 return Err(Failure::Protocol(text));
             };
-            if gone.contains(&at) {
+            if gone.contains(&message.receipt) {
                 continue;
             }
             if !message.body.is_intact() {
@@ -237,65 +296,103 @@ impl Receiving {
                 return Err(Failure::Protocol(text));
             }
             if !self.printer.can_write(out, message) {
-                self.unwritten += 1;
                 eprintln!(
                     "qctl: message {} of queue \"{queue}\" holds the record's terminator and was not \
-                     printed or deleted; it comes back when its lease ends; use {}-o jsonl",
+                     printed; it is released; use {}-o jsonl",
                     message.id,
                     if self.flags.null { "" } else { "-0 or " }
                 );
                 continue;
             }
             self.printer.push(out, queue, message)?;
-            if self.deleting == Deleting::Ack {
-                self.unsettled.push((index, message.receipt));
+            if let Some(held) = held.find(|held| held.receipt == message.receipt) {
+                held.end = out.added();
             }
         }
-        out.flush()
+        out.flush()?;
+        self.sort_written(session);
+        Ok(())
     }
 
-    /// Deletes what can be written; the indices of messages that somebody else got meanwhile.
+    /// Deletes what can be written; the receipts of messages that somebody else got meanwhile.
     async fn delete_before_write(
         &mut self,
         session: &mut Session,
-        messages: &[ReceivedMessage],
-    ) -> Result<Vec<usize>, Failure> {
-        let writable = |message: &ReceivedMessage| self.printer.can_write(&session.out, message);
-        let receipts: Vec<(usize, Receipt)> = messages
-            .iter()
-            .filter(|message| writable(message))
-            .map(|message| (usize::from(message.queue), message.receipt))
-            .collect();
-        let places: Vec<usize> =
-            (0..messages.len()).filter(|&at| messages.get(at).is_some_and(writable)).collect();
+    ) -> Result<Vec<Receipt>, Failure> {
         let mut gone = Vec::new();
-        let queues = &self.flags.queues;
-        delete_receipts(session, queues, &receipts, |at, refused| {
-            if refused && let Some(&place) = places.get(at) {
-                gone.push(place);
-            }
-        })
-        .await?;
+        let (queues, settlement) = (&self.flags.queues, &mut self.settlement);
+        let json = session.out.is_json();
+        let outcome = |batch: &[Held], statuses: &Statuses| {
+            let both = batch.iter().zip(statuses.entries());
+            gone.extend(both.filter(|(_, status)| status.is_err()).map(|(held, _)| held.receipt));
+            settlement.take(statuses, json, |at| label(batch, at));
+        };
+        end_leases(session, queues, &self.held, End::Delete, outcome).await?;
+        // Not before: it may be ended while it waits for the answer.
+        self.held.clear();
         Ok(gone)
+    }
+
+    /// Parts what is held by what was written: that is to be deleted, or left to its reader.
+    fn sort_written(&mut self, session: &mut Session) {
+        let written = session.out.written();
+        let (written, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.end <= written);
+        self.held = held;
+        let written: Vec<Held> = written;
+        match self.deleting {
+            Deleting::Ack => self.unsettled.extend(written),
+            Deleting::Not => {
+                for held in written {
+                    if let Some(queue) = self.flags.queues.get(held.queue) {
+                        session.remember_lease(queue, held.receipt);
+                    }
+                }
+            }
+            Deleting::OnReceive | Deleting::BeforeWrite => {}
+        }
     }
 
     /// Deletes what was written last.
     async fn settle_rest(&mut self, session: &mut Session) -> Result<(), Failure> {
-        if self.unsettled.is_empty() {
-            return Ok(());
-        }
-        let unsettled = std::mem::take(&mut self.unsettled);
-        let mut refused = 0;
-        delete_receipts(session, &self.flags.queues, &unsettled, |_, was_refused| {
-            refused += u64::from(was_refused);
-        })
-        .await?;
-        self.settlement.refused += refused;
+        let json = session.out.is_json();
+        let (queues, settlement) = (&self.flags.queues, &mut self.settlement);
+        let outcome = |batch: &[Held], statuses: &Statuses| {
+            settlement.take(statuses, json, |at| label(batch, at));
+        };
+        end_leases(session, queues, &self.unsettled, End::Delete, outcome).await?;
+        // Not before: it may be ended while it waits for the answer.
+        self.unsettled.clear();
         Ok(())
     }
 
+    /// Ends what is under way: what was written is deleted, what was not is released and does
+    /// not count as a delivery.
+    async fn wind_up(&mut self, session: &mut Session) -> Result<(), Failure> {
+        if let Some(mut pending) = self.pending.take() {
+            pending.cancel();
+            // A refusal: the receive had got nothing.
+            if let Ok(received) = pending.await {
+                let messages = self.received(session, received);
+                if self.deleting == Deleting::OnReceive {
+                    // They are gone from the queue: this is the only chance to see them.
+                    self.write(session, &messages).await?;
+                }
+            }
+        }
+        self.sort_written(session);
+        // What was to be deleted by a request that failed may be deleted or not.
+        let mut written = std::mem::take(&mut self.settling);
+        written.append(&mut self.unsettled);
+        end_leases(session, &self.flags.queues, &written, End::Delete, |_, _| {}).await?;
+        let mut rest = std::mem::take(&mut self.held);
+        rest.append(&mut self.unwritten.clone());
+        // A lease that has ended meanwhile was given back already.
+        end_leases(session, &self.flags.queues, &rest, End::Release, |_, _| {}).await
+    }
+
     fn exit(&self) -> Exit {
-        if self.unwritten > 0 {
+        if !self.unwritten.is_empty() {
             Exit::BadInput
         } else if self.got == 0 || self.settlement.refused > 0 {
             Exit::Negative
@@ -303,6 +400,11 @@ impl Receiving {
             Exit::Done
         }
     }
+}
+
+/// A message in a line for people.
+fn label(held: &[Held], at: usize) -> String {
+    held.get(at).map(|held| format!("message {}", held.id)).unwrap_or_default()
 }
 
 /// How many messages to ask for after a batch of `got` took `time` to be written.

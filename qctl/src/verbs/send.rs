@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use qd_protocol::verbs::{self, SendEntry};
+use qd_protocol::verbs::{self, Due, SendEntry};
 use qd_protocol::{HEADERS_BYTES_MAX, Headers, QueueName};
 
 use super::send_stream::{self, BATCH_BYTES, BATCH_ENTRIES};
+use super::when::When;
 use crate::exit::{Exit, Failure};
 use crate::input::Source;
 use crate::output::{Out, Record, Records, Value, tell};
@@ -37,6 +38,27 @@ pub struct Send {
     /// A header of every message
     #[arg(short = 'H', long, value_name = "K=V", value_parser = parse_header)]
     header: Vec<(String, String)>,
+    #[command(flatten)]
+    when: When,
+}
+
+/// What is the same for every message of a command.
+#[derive(Debug, Clone)]
+pub struct Common {
+    headers: Headers,
+    due: Option<Due>,
+}
+
+impl Common {
+    /// A message with this body.
+    pub fn entry(&self, body: Bytes) -> SendEntry {
+        let mut entry = SendEntry::new(body);
+        if !self.headers.0.is_empty() {
+            entry.headers = self.headers.clone();
+        }
+        entry.due = self.due;
+        entry
+    }
 }
 
 /// Where one body comes from.
@@ -48,7 +70,7 @@ enum Body {
 impl Send {
     /// Sends.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let headers = self.headers()?;
+        let common = Common { headers: self.headers()?, due: self.when.due() };
         // A column of ids needs no name.
         session.out.header = false;
         if self.lines || self.null {
@@ -57,7 +79,7 @@ impl Send {
                 session.stdin.refuse_unless_free()?;
             }
             let terminator = if self.null { 0 } else { b'\n' };
-            return send_stream::run(session, self.queue, headers, sources, terminator).await;
+            return send_stream::run(session, self.queue, common, sources, terminator).await;
         }
         let bodies = self.bodies();
         let stdin = |body: &Body| matches!(body, Body::Read(Source::Stdin));
@@ -69,7 +91,7 @@ impl Send {
         if stdins > 0 {
             session.stdin.refuse_unless_free()?;
         }
-        send_bodies(session, &self.queue, &headers, bodies).await
+        send_bodies(session, &self.queue, &common, bodies).await
     }
 
     fn headers(&self) -> Result<Headers, Failure> {
@@ -119,7 +141,7 @@ impl Send {
 async fn send_bodies(
     session: &mut Session,
     queue: &QueueName,
-    headers: &Headers,
+    common: &Common,
     bodies: Vec<Body>,
 ) -> Result<Exit, Failure> {
     let count = bodies.len();
@@ -137,8 +159,7 @@ async fn send_bodies(
                     Err(failure) => return Err(report.cut_short(failure)),
                 },
             };
-            let mut entry = SendEntry::new(body);
-            entry.headers = headers.clone();
+            let entry = common.entry(body);
             // A frame holds one largest message, not a batch and one.
             bytes += entry.encoded_bytes();
             entries.push(entry);

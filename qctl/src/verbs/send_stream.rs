@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use qd_protocol::client::Pending;
 use qd_protocol::verbs::{self, SendEntry, Sent};
-use qd_protocol::{Client, Headers, MESSAGE_BYTES_MAX, QueueName};
+use qd_protocol::{Client, MESSAGE_BYTES_MAX, QueueName};
 
-use super::send::{id_record, id_records};
+use super::send::{Common, id_record, id_records};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::input::{Ready, Records as Input, Source};
@@ -32,7 +32,7 @@ type Answer = Pending<verbs::Send>;
 struct Stream {
     client: Client,
     queue: QueueName,
-    headers: Headers,
+    common: Common,
     input: Input,
     batch: Vec<SendEntry>,
     batch_bytes: usize,
@@ -59,7 +59,7 @@ struct Progress {
 pub async fn run(
     session: &mut Session,
     queue: QueueName,
-    headers: Headers,
+    common: Common,
     sources: Vec<Source>,
     terminator: u8,
 ) -> Result<Exit, Failure> {
@@ -69,7 +69,7 @@ pub async fn run(
     let mut stream = Stream {
         client,
         queue,
-        headers,
+        common,
         input,
         batch: Vec::new(),
         batch_bytes: 0,
@@ -146,10 +146,7 @@ impl Stream {
             }
             match self.input.ready()? {
                 Ready::Record(record) => {
-                    let mut entry = SendEntry::new(record);
-                    if !self.headers.0.is_empty() {
-                        entry.headers = self.headers.clone();
-                    }
+                    let entry = self.common.entry(record);
                     let bytes = entry.encoded_bytes();
                     // One frame holds one largest message, not a batch and one.
                     if bytes > BATCH_BYTES && !self.batch.is_empty() {

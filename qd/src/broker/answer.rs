@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 use qd_protocol::request::{put_answer, put_refusal};
 use qd_protocol::verbs::{
-    Created, Deleted, Dropped, Listed, Pong, Received, Sent, ShuttingDown, Welcome,
+    Created, Dropped, Extended, Listed, Pong, Received, Sent, Settled, ShuttingDown, Updated,
+    Welcome,
 };
 use qd_protocol::{QueueDescription, Refusal};
 
@@ -36,7 +37,8 @@ macro_rules! answers {
 
 answers! {
     Hello(Welcome), Ping(Pong), Shutdown(ShuttingDown), Create(Created), Drop(Dropped),
-    Describe(QueueDescription), List(Listed), Send(Sent), Receive(Received), Delete(Deleted)
+    Describe(QueueDescription), List(Listed), Send(Sent), Receive(Received),
+    Update(Updated), Extend(Extended), Settle(Settled)
 }
 
 impl Answer {
@@ -51,7 +53,10 @@ impl Answer {
             }
             Self::List(listed) => listed.queues.len() * 512,
             Self::Send(sent) => sent.runs.len() * 64,
-            Self::Delete(deleted) => deleted.statuses.runs.len() * 64,
+            Self::Settle(settled) => settled.statuses.runs.len() * 64,
+            Self::Extend(extended) => {
+                extended.statuses.runs.len() * 64 + extended.lease_until_ms.len() * 8
+            }
             _ => 512,
         }
     }
@@ -66,7 +71,11 @@ impl From<Outcome> for Answer {
             Outcome::Received(received) => {
                 Self::Receive(Received { settled: received.settled, messages: received.messages })
             }
-            Outcome::Deleted(statuses) => Self::Delete(Deleted { statuses }),
+            Outcome::Settled(statuses) => Self::Settle(Settled { statuses }),
+            Outcome::Extended(statuses, lease_until_ms) => {
+                Self::Extend(Extended { statuses, lease_until_ms })
+            }
+            Outcome::Updated(changed) => Self::Update(Updated { changed }),
             Outcome::Refused(refusal) => Self::Refused(refusal),
         }
     }

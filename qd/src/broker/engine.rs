@@ -34,8 +34,6 @@ pub struct Engine {
     woken: Vec<Take>,
     /// Receives of connections that have too much to read, by connection.
     held_back: HashMap<u64, Vec<Take>>,
-    /// Queues in which messages may be ready while somebody waits.
-    look_at: Vec<QueueName>,
     /// State time from which on something is to be settled.
     next_due_ms: Option<u64>,
     /// Rows are left to be freed.
@@ -89,7 +87,6 @@ impl Engine {
             next_ticket: 0,
             woken: Vec::new(),
             held_back: HashMap::new(),
-            look_at: Vec::new(),
             next_due_ms,
             // What an earlier run left over is found by the first record.
             unfinished: true,
@@ -197,7 +194,6 @@ impl Engine {
     }
 
     fn take_in_job(&mut self, job: Job, batch: &mut Batch) {
-        let opcode = job.work.opcode();
         let Job { peer, correlation, slot, origin, work } = job;
         match work {
             Work::Describe(_) | Work::List(_) => {
@@ -224,11 +220,11 @@ impl Engine {
                 };
                 self.push_take(take, batch);
             }
-            Work::Change(command) => {
+            Work::Change(opcode, command) => {
                 let woken = match &command {
                     Command::Send(send) if !self.waiters.is_empty() => {
-                        self.look_at.push(send.queue.clone());
-                        self.wake(&send.queue, send.messages.len() as u64)
+                        let (_, room) = self.local.machine().ready(&send.queue);
+                        self.wake(&send.queue, send.messages.len() as u64, room)
                     }
                     _ => Vec::new(),
                 };
@@ -260,19 +256,23 @@ impl Engine {
         }
     }
 
-    /// Takes out the waiting receives that came first for a queue, enough for `messages`.
-    fn wake(&mut self, queue: &QueueName, messages: u64) -> Vec<Take> {
+    /// Takes out the waiting receives that came first for a queue: enough for `ready` messages,
+    /// of which `room` may be leased.
+    fn wake(&mut self, queue: &QueueName, mut ready: u64, mut room: u64) -> Vec<Take> {
         let mut woken = Vec::new();
-        let mut left = messages;
-        while left > 0
-            && let Some(take) = self.waiters.pop(queue)
+        while ready > 0
+            && let Some(take) = self.waiters.pop(queue, room == 0)
         {
             if take.peer.hold_back() {
                 self.held_back.entry(take.peer.id()).or_default().push(take);
-            } else {
-                left = left.saturating_sub(u64::from(take.command.max));
-                woken.push(take);
+                continue;
             }
+            let most = u64::from(take.command.max);
+            ready = ready.saturating_sub(most);
+            if !take.command.delete {
+                room = room.saturating_sub(most);
+            }
+            woken.push(take);
         }
         woken
     }
@@ -294,19 +294,36 @@ impl Engine {
         let applied = self.local.replicate(now_ms, batch.entries)?;
         self.next_due_ms = applied.next_due_ms;
         self.unfinished = applied.unfinished;
+        let mut named = Vec::new();
+        for asker in &batch.askers {
+            if let Asker::Receive(take) = asker
+                && take.command.queues.len() > 1
+            {
+                named.extend(take.command.queues.iter().cloned());
+            }
+        }
         for (asker, outcome) in batch.askers.into_iter().zip(applied.outcomes) {
             self.answer(asker, outcome);
         }
-        // A receive may have left some of what it was woken for, because its answer was full, or
-        // have been too early in the record for a message that came later in it.
-        let ready = applied.became_ready.into_iter().map(|(queue, _)| queue);
-        for queue in ready.chain(std::mem::take(&mut self.look_at)) {
-            let ready = self.local.machine().ready(&queue);
-            let mut woken = self.wake(&queue, ready);
-            self.woken.append(&mut woken);
+        if !self.waiters.is_empty() {
+            self.wake_touched(&applied.touched, named);
         }
         drop(batch.permits);
         self.answer_reads(batch.reads)
+    }
+
+    /// Wakes receives for what can be delivered in the queues that a record has touched or that
+    /// its receives named: messages that became ready by themselves, that a receive left because
+    /// its answer was full or another queue had enough, or that came behind it in the record.
+    fn wake_touched(&mut self, touched: &[u64], named: Vec<QueueName>) {
+        let machine = self.local.machine();
+        let touched = touched.iter().filter_map(|number| machine.name(*number).cloned());
+        let queues: Vec<QueueName> = touched.chain(named).collect();
+        for queue in queues {
+            let (ready, room) = self.local.machine().ready(&queue);
+            let mut woken = self.wake(&queue, ready, room);
+            self.woken.append(&mut woken);
+        }
     }
 
     fn answer(&mut self, asker: Asker, outcome: Outcome) {
@@ -316,7 +333,7 @@ impl Engine {
             }
             Asker::Drop { peer, correlation, slot, queue } => {
                 if matches!(outcome, Outcome::Dropped(_)) {
-                    while let Some(take) = self.waiters.pop(&queue) {
+                    while let Some(take) = self.waiters.pop(&queue, false) {
                         let text = format!("queue {:?} was dropped", queue.as_str());
                         refuse(take, ErrorCode::QueueDropped, &text);
                     }
@@ -341,7 +358,6 @@ impl Engine {
                 if received.messages.is_empty() && !is_over {
                     take.settled = received.settled;
                     take.command.settle = Vec::new();
-                    self.look_at.extend(take.command.queues.iter().cloned());
                     self.waiters.park(take);
                     return;
                 }
@@ -371,7 +387,7 @@ impl Engine {
                     Answer::List(Listed { queues, more })
                 }
                 // `take_in_job` collects nothing else.
-                Work::Change(_) | Work::Receive(..) => continue,
+                Work::Change(..) | Work::Receive(..) => continue,
             };
             job.peer.reply(job.correlation, opcode, answer, job.slot);
         }

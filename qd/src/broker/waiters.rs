@@ -41,6 +41,8 @@ pub(super) struct Waiters {
     by_queue: HashMap<QueueName, BTreeSet<u64>>,
     by_deadline: BTreeSet<(u64, u64)>,
     by_request: BTreeMap<(u64, u32), u64>,
+    /// How many of them delete as they receive.
+    deleting: usize,
     /// By producer and request number.
     by_origin: HashMap<(u64, u64), u64>,
 }
@@ -56,6 +58,7 @@ impl Waiters {
             self.by_queue.entry(queue.clone()).or_default().insert(take.ticket);
         }
         self.by_deadline.insert((take.wait_until_ms, take.ticket));
+        self.deleting += usize::from(take.command.delete);
         self.by_request.insert((take.peer.id(), take.correlation), take.ticket);
         if let Some(origin) = take.origin {
             self.by_origin.insert((origin.producer, origin.number), take.ticket);
@@ -74,6 +77,7 @@ impl Waiters {
             }
         }
         self.by_deadline.remove(&(take.wait_until_ms, ticket));
+        self.deleting -= usize::from(take.command.delete);
         self.by_request.remove(&(take.peer.id(), take.correlation));
         if let Some(origin) = take.origin {
             self.by_origin.remove(&(origin.producer, origin.number));
@@ -81,9 +85,19 @@ impl Waiters {
         Some(take)
     }
 
-    /// Takes out the receive that came first for a queue.
-    pub fn pop(&mut self, queue: &QueueName) -> Option<Take> {
-        let ticket = *self.by_queue.get(queue)?.first()?;
+    /// Takes out the receive that came first for a queue; only one that deletes when
+    /// `deleting_only`.
+    pub fn pop(&mut self, queue: &QueueName, deleting_only: bool) -> Option<Take> {
+        let tickets = self.by_queue.get(queue)?;
+        let ticket = if deleting_only {
+            if self.deleting == 0 {
+                return None;
+            }
+            let deletes = |ticket: &&u64| self.takes.get(ticket).is_some_and(|t| t.command.delete);
+            *tickets.iter().find(deletes)?
+        } else {
+            *tickets.first()?
+        };
         self.remove(ticket)
     }
 

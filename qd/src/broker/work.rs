@@ -1,18 +1,19 @@
 //! What a request asks of the engine, checked as far as that can be done without the state.
 
+use qd_protocol::attributes::{DELAY_MS_MAX, VISIBILITY_TIMEOUT_MS_MAX};
 use qd_protocol::verbs::receive::{ANSWER_BYTES_MAX, WAIT_MS_MAX};
-use qd_protocol::verbs::{self, Verb};
-use qd_protocol::{BATCH_ENTRIES_MAX, ErrorCode, Refusal};
+use qd_protocol::verbs::{self, Due, Until, Verb};
+use qd_protocol::{BATCH_ENTRIES_MAX, ErrorCode, QueueName, Receipt, Refusal};
 
 use crate::clock::random_u64;
 use crate::shard::Command;
-use crate::shard::command::{self, NewMessage};
+use crate::shard::command::{self, Action, ByIdAction, NewMessage};
 
 /// What a request asks of the engine.
 #[derive(Debug)]
 pub enum Work {
-    /// A change that is answered with its outcome.
-    Change(Command),
+    /// A change, by the verb with this opcode, that is answered with its outcome.
+    Change(u16, Command),
     /// A receive, which may wait for this many milliseconds.
     Receive(command::Receive, u64),
     /// Attributes and statistics of one queue.
@@ -25,11 +26,8 @@ impl Work {
     /// The verb's number.
     pub fn opcode(&self) -> u16 {
         match self {
-            Self::Change(Command::Create(_)) => verbs::Create::OPCODE,
-            Self::Change(Command::Drop(_)) => verbs::Drop::OPCODE,
-            Self::Change(Command::Send(_)) => verbs::Send::OPCODE,
-            Self::Change(Command::Delete(_)) => verbs::Delete::OPCODE,
-            Self::Change(Command::Receive(_)) | Self::Receive(..) => verbs::Receive::OPCODE,
+            Self::Change(opcode, _) => *opcode,
+            Self::Receive(..) => verbs::Receive::OPCODE,
             Self::Describe(_) => verbs::Describe::OPCODE,
             Self::List(_) => verbs::List::OPCODE,
         }
@@ -38,13 +36,22 @@ impl Work {
     /// A `create`.
     pub fn create(create: verbs::Create) -> Self {
         let verbs::Create { queue, if_exists, attributes } = create;
-        Self::Change(Command::Create(command::Create { queue, if_exists, attributes }))
+        let command = command::Create { queue, if_exists, attributes };
+        Self::Change(verbs::Create::OPCODE, Command::Create(command))
+    }
+
+    /// An `update`.
+    pub fn update(update: verbs::Update) -> Self {
+        let verbs::Update { queue, attributes } = update;
+        let command = command::Update { queue, attributes };
+        Self::Change(verbs::Update::OPCODE, Command::Update(command))
     }
 
     /// A `drop`.
     pub fn drop(drop: verbs::Drop) -> Self {
         let verbs::Drop { queue, only_if_empty } = drop;
-        Self::Change(Command::Drop(command::Drop { queue, only_if_empty }))
+        let command = command::Drop { queue, only_if_empty };
+        Self::Change(verbs::Drop::OPCODE, Command::Drop(command))
     }
 
     /// A `send`, its bodies held against their check sums.
@@ -52,18 +59,21 @@ impl Work {
         check_batch(send.entries.len(), "messages")?;
         let mut messages = Vec::with_capacity(send.entries.len());
         for (index, entry) in send.entries.into_iter().enumerate() {
-            entry.check().map_err(|mut refusal| {
+            let checked = entry.check().and_then(|()| entry.due.map_or(Ok(()), check_due));
+            checked.map_err(|mut refusal| {
                 refusal.text = format!("message {} of the batch: {}", index + 1, refusal.text);
                 refusal.with_queue(send.queue.as_str())
             })?;
             messages.push(NewMessage {
                 crc: entry.body.crc,
                 size: entry.size(),
+                due: entry.due,
                 fields: entry.headers.to_fields(),
                 body: entry.body.bytes,
             });
         }
-        Ok(Self::Change(Command::Send(command::Send { queue: send.queue, messages })))
+        let command = command::Send { queue: send.queue, messages };
+        Ok(Self::Change(verbs::Send::OPCODE, Command::Send(command)))
     }
 
     /// A `receive`.
@@ -71,9 +81,8 @@ impl Work {
         check_batch(receive.max as usize, "messages")?;
         check_most(receive.settle.len(), "receipts")?;
         check_milliseconds("wait", receive.wait_ms, WAIT_MS_MAX)?;
-        let timeout_max = qd_protocol::attributes::VISIBILITY_TIMEOUT_MS_MAX;
         let timeout = receive.visibility_timeout_ms;
-        check_milliseconds("visibility-timeout", timeout.unwrap_or(0), timeout_max)?;
+        check_milliseconds("visibility-timeout", timeout.unwrap_or(0), VISIBILITY_TIMEOUT_MS_MAX)?;
         let command = command::Receive {
             queues: receive.queues,
             max: receive.max,
@@ -88,9 +97,68 @@ impl Work {
 
     /// A `delete`.
     pub fn delete(delete: verbs::Delete) -> Result<Self, Refusal> {
-        check_batch(delete.receipts.len(), "receipts")?;
         let verbs::Delete { queue, receipts } = delete;
-        Ok(Self::Change(Command::Delete(command::Delete { queue, receipts })))
+        Self::settle(verbs::Delete::OPCODE, queue, Action::Delete, receipts)
+    }
+
+    /// An `extend`.
+    pub fn extend(extend: verbs::Extend) -> Result<Self, Refusal> {
+        let verbs::Extend { queue, until, receipts } = extend;
+        let (Until::By(ms) | Until::To(ms)) = until;
+        check_milliseconds("extension", ms, VISIBILITY_TIMEOUT_MS_MAX)?;
+        Self::settle(verbs::Extend::OPCODE, queue, Action::Extend(until), receipts)
+    }
+
+    /// A `release`.
+    pub fn release(release: verbs::Release) -> Result<Self, Refusal> {
+        let verbs::Release { queue, counted, delay_ms, receipts } = release;
+        let due = delay_ms.map(Due::After);
+        due.map_or(Ok(()), check_due)?;
+        let action = Action::Release { counted, due };
+        Self::settle(verbs::Release::OPCODE, queue, action, receipts)
+    }
+
+    fn settle(
+        opcode: u16,
+        queue: QueueName,
+        action: Action,
+        receipts: Vec<Receipt>,
+    ) -> Result<Self, Refusal> {
+        check_batch(receipts.len(), "receipts")?;
+        let command = command::Settle { queue, action, receipts };
+        Ok(Self::Change(opcode, Command::Settle(command)))
+    }
+
+    /// A `discard`.
+    pub fn discard(discard: verbs::Discard) -> Result<Self, Refusal> {
+        let verbs::Discard { queue, ids } = discard;
+        Self::by_id(verbs::Discard::OPCODE, queue, ByIdAction::Discard, ids)
+    }
+
+    /// A `reschedule`.
+    pub fn reschedule(reschedule: verbs::Reschedule) -> Result<Self, Refusal> {
+        let verbs::Reschedule { queue, due, ids } = reschedule;
+        check_due(due)?;
+        Self::by_id(verbs::Reschedule::OPCODE, queue, ByIdAction::Reschedule(due), ids)
+    }
+
+    fn by_id(
+        opcode: u16,
+        queue: QueueName,
+        action: ByIdAction,
+        ids: Vec<u64>,
+    ) -> Result<Self, Refusal> {
+        check_batch(ids.len(), "ids")?;
+        let command = command::ById { queue, action, ids };
+        Ok(Self::Change(opcode, Command::ById(command)))
+    }
+}
+
+/// A delay may last 100 years; a time may be any, and is at once when it is past.
+fn check_due(due: Due) -> Result<(), Refusal> {
+    match due {
+        Due::After(ms) => check_milliseconds("delay", ms, DELAY_MS_MAX),
+        Due::At(_) => Ok(()),
     }
 }
 

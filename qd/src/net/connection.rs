@@ -291,6 +291,11 @@ impl<R: Input> Reader<R> {
             Request::Send(send) => Work::send(send),
             Request::Receive(receive) => Work::receive(receive),
             Request::Delete(delete) => Work::delete(delete),
+            Request::Update(update) => Ok(Work::update(update)),
+            Request::Extend(extend) => Work::extend(extend),
+            Request::Release(release) => Work::release(release),
+            Request::Discard(discard) => Work::discard(discard),
+            Request::Reschedule(reschedule) => Work::reschedule(reschedule),
             Request::Cancel(cancel) => {
                 self.server.broker.cancel(self.peer.id(), cancel.correlation);
                 return Ok(());

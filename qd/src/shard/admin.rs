@@ -4,7 +4,7 @@ use qd_protocol::attributes::{AttributeSpec, UNLIMITED, Unit};
 use qd_protocol::verbs::IfExists;
 use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal};
 
-use super::command::{Create, Drop};
+use super::command::{Create, Drop, Update};
 use super::queue::Queue;
 use super::{Outcome, Step};
 use crate::store::Result;
@@ -44,6 +44,19 @@ impl Step<'_, '_> {
         Outcome::Created(false)
     }
 
+    pub(super) fn update(&mut self, update: &Update) -> Outcome {
+        let checked = check_ranges(&update.queue, &update.attributes);
+        let number = match checked.and_then(|()| self.find(&update.queue)) {
+            Ok(number) => number,
+            Err(refusal) => return refusal.into(),
+        };
+        let queue = self.queue(number);
+        let attributes = queue.attributes.changed(&update.attributes);
+        let changed = queue.attributes != attributes;
+        queue.attributes = attributes;
+        Outcome::Updated(changed)
+    }
+
     pub(super) fn drop_queue(&mut self, drop: &Drop) -> Result<Outcome> {
         let number = match self.find(&drop.queue) {
             Ok(number) => number,
@@ -61,7 +74,6 @@ impl Step<'_, '_> {
         self.names.remove(&drop.queue);
         self.queues.remove(&number);
         self.touched.remove(&number);
-        self.became_ready.remove(&number);
         self.tables.bury_queue(number)?;
         Ok(Outcome::Dropped(messages))
     }

@@ -7,11 +7,16 @@
 //! 1 create  short string queue, u8 if exists (0 compare, 1 keep, 2 update), u32 length and
 //!           optional fields of attributes
 //! 2 drop    short string queue, u8 only if empty
-//! 3 send    short string queue, u32 count, messages: u32 CRC-32C, u32 size, u32 length of
+//! 3 send    short string queue, u32 count, messages: u32 CRC-32C, u32 size, when, u32 length of
 //!           fields, u32 length of body, fields, body
 //! 4 receive u16 count, short string queues, u32 most messages, u64 most bytes, u64 secret,
 //!           u8 delete, u8 has timeout, u64 timeout (ms), u32 count, receipts
-//! 5 delete  short string queue, u32 count, receipts
+//! 5 settle  short string queue, u8 what: 0 delete; 1 extend by, u64 ms; 2 extend to, u64 ms;
+//!           3 release, u8 counted, when; then u32 count, receipts
+//! 6 by id   short string queue, u8 what: 0 discard; 1 reschedule, when; then u32 count, ids (u64)
+//! 7 update  short string queue, u32 length and optional fields of attributes
+//!
+//! when:    u8 kind (0 nothing said, 1 after, 2 at), u64 ms
 //! ```
 //!
 //! Everything that a command's effect depends on besides the state is in it: time in the
@@ -19,7 +24,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use qd_protocol::receipt::RECEIPT_BYTES;
-use qd_protocol::verbs::IfExists;
+use qd_protocol::verbs::{Due, IfExists, Until};
 use qd_protocol::wire::{DecodeError, Payload, Reader, put_string};
 use qd_protocol::{AttributeChanges, QueueName, Receipt};
 
@@ -68,7 +73,11 @@ pub enum Command {
     /// Settle receipts, then lease messages.
     Receive(Receive),
     /// Settle receipts.
-    Delete(Delete),
+    Settle(Settle),
+    /// Change messages that nobody holds.
+    ById(ById),
+    /// Change attributes of a queue.
+    Update(Update),
 }
 
 /// Make a queue.
@@ -107,6 +116,8 @@ pub struct NewMessage {
     pub crc: u32,
     /// Body and header bytes.
     pub size: u64,
+    /// When it becomes visible; `None`: after the queue's delay.
+    pub due: Option<Due>,
     /// Optional fields, encoded as on the wire.
     pub fields: Bytes,
     /// The body.
@@ -134,11 +145,58 @@ pub struct Receive {
 
 /// Settle receipts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delete {
+pub struct Settle {
     /// The queue they are of.
     pub queue: QueueName,
+    /// What to do with the messages.
+    pub action: Action,
     /// The receipts.
     pub receipts: Vec<Receipt>,
+}
+
+/// What becomes of leased messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// They are removed.
+    Delete,
+    /// Their lease gets another end.
+    Extend(Until),
+    /// They are given back.
+    Release {
+        /// Whether the delivery counts as an attempt.
+        counted: bool,
+        /// When they are visible again; `None`: at once.
+        due: Option<Due>,
+    },
+}
+
+/// Change messages that nobody holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ById {
+    /// Their queue.
+    pub queue: QueueName,
+    /// What to do.
+    pub action: ByIdAction,
+    /// The ids.
+    pub ids: Vec<u64>,
+}
+
+/// What becomes of messages that nobody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByIdAction {
+    /// They are removed.
+    Discard,
+    /// They become visible at another time.
+    Reschedule(Due),
+}
+
+/// Change attributes of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Its name.
+    pub queue: QueueName,
+    /// What is to be different.
+    pub attributes: AttributeChanges,
 }
 
 impl Record {
@@ -175,7 +233,9 @@ impl Entry {
             Command::Drop(_) => 2,
             Command::Send(_) => 3,
             Command::Receive(_) => 4,
-            Command::Delete(_) => 5,
+            Command::Settle(_) => 5,
+            Command::ById(_) => 6,
+            Command::Update(_) => 7,
         });
         out.put_u8(u8::from(self.origin.is_some()));
         if let Some(Origin { producer, number, answered_below }) = self.origin {
@@ -188,7 +248,9 @@ impl Entry {
             Command::Drop(drop) => drop.encode(out),
             Command::Send(send) => send.encode(out),
             Command::Receive(receive) => receive.encode(out),
-            Command::Delete(delete) => delete.encode(out),
+            Command::Settle(settle) => settle.encode(out),
+            Command::ById(by_id) => by_id.encode(out),
+            Command::Update(update) => update.encode(out),
         }
     }
 
@@ -208,7 +270,9 @@ impl Entry {
             2 => Command::Drop(Drop::decode(input)?),
             3 => Command::Send(Send::decode(input)?),
             4 => Command::Receive(Receive::decode(input)?),
-            5 => Command::Delete(Delete::decode(input)?),
+            5 => Command::Settle(Settle::decode(input)?),
+            6 => Command::ById(ById::decode(input)?),
+            7 => Command::Update(Update::decode(input)?),
             other => return Err(DecodeError::value("kind of entry", format!("{other}"))),
         };
         Ok(Self { origin, command })
@@ -223,10 +287,7 @@ impl Create {
             IfExists::Keep => 1,
             IfExists::Update => 2,
         });
-        let mut attributes = BytesMut::new();
-        self.attributes.encode(&mut attributes);
-        out.put_u32_le(attributes.len() as u32);
-        out.put_slice(&attributes);
+        put_attributes(out, &self.attributes);
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
@@ -237,10 +298,7 @@ impl Create {
             2 => IfExists::Update,
             other => return Err(DecodeError::value("if exists", format!("{other}"))),
         };
-        let length = input.u32("length of attributes")? as usize;
-        let fields = input.bytes("attributes", length)?;
-        let attributes = AttributeChanges::decode(&mut Reader::new(fields))?;
-        Ok(Self { queue, if_exists, attributes })
+        Ok(Self { queue, if_exists, attributes: read_attributes(input)? })
     }
 }
 
@@ -262,6 +320,7 @@ impl Send {
         for message in &self.messages {
             out.put_u32_le(message.crc);
             out.put_u32_le(message.size as u32);
+            put_due(out, message.due);
             out.put_u32_le(message.fields.len() as u32);
             out.put_u32_le(message.body.len() as u32);
             out.put_slice(&message.fields);
@@ -271,16 +330,17 @@ impl Send {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let queue = queue_name(input)?;
-        let count = input.count("number of messages", 16)?;
+        let count = input.count("number of messages", 25)?;
         let mut messages = Vec::with_capacity(count);
         for _ in 0..count {
             let crc = input.u32("CRC")?;
             let size = u64::from(input.u32("size")?);
+            let due = read_due(input)?;
             let fields = input.u32("length of fields")? as usize;
             let body = input.u32("length of body")? as usize;
             let fields = input.bytes("fields", fields)?;
             let body = input.bytes("body", body)?;
-            messages.push(NewMessage { crc, size, fields, body });
+            messages.push(NewMessage { crc, size, due, fields, body });
         }
         Ok(Self { queue, messages })
     }
@@ -315,14 +375,114 @@ impl Receive {
     }
 }
 
-impl Delete {
+impl Settle {
     fn encode(&self, out: &mut BytesMut) {
         put_string(out, self.queue.as_str());
+        match self.action {
+            Action::Delete => out.put_u8(0),
+            Action::Extend(until) => {
+                let (kind, ms) = match until {
+                    Until::By(ms) => (1, ms),
+                    Until::To(ms) => (2, ms),
+                };
+                out.put_u8(kind);
+                out.put_u64_le(ms);
+            }
+            Action::Release { counted, due } => {
+                out.put_u8(3);
+                out.put_u8(u8::from(counted));
+                put_due(out, due);
+            }
+        }
         put_receipts(out, &self.receipts);
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self { queue: queue_name(input)?, receipts: read_receipts(input)? })
+        let queue = queue_name(input)?;
+        let action = match input.u8("what to settle")? {
+            0 => Action::Delete,
+            1 => Action::Extend(Until::By(input.u64("extend by")?)),
+            2 => Action::Extend(Until::To(input.u64("extend to")?)),
+            3 => Action::Release { counted: input.flag("counted")?, due: read_due(input)? },
+            other => return Err(DecodeError::value("what to settle", format!("{other}"))),
+        };
+        Ok(Self { queue, action, receipts: read_receipts(input)? })
+    }
+}
+
+impl ById {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        match self.action {
+            ByIdAction::Discard => out.put_u8(0),
+            ByIdAction::Reschedule(due) => {
+                out.put_u8(1);
+                put_due(out, Some(due));
+            }
+        }
+        out.put_u32_le(self.ids.len() as u32);
+        for id in &self.ids {
+            out.put_u64_le(*id);
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let queue = queue_name(input)?;
+        let action = match input.u8("what to do by id")? {
+            0 => ByIdAction::Discard,
+            1 => {
+                let due = read_due(input)?;
+                let due = due.ok_or_else(|| DecodeError::value("when", "nothing is said"))?;
+                ByIdAction::Reschedule(due)
+            }
+            other => return Err(DecodeError::value("what to do by id", format!("{other}"))),
+        };
+        let count = input.count("number of ids", 8)?;
+        let ids = (0..count).map(|_| input.u64("id")).collect::<Result<_, _>>()?;
+        Ok(Self { queue, action, ids })
+    }
+}
+
+impl Update {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        put_attributes(out, &self.attributes);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { queue: queue_name(input)?, attributes: read_attributes(input)? })
+    }
+}
+
+fn put_attributes(out: &mut BytesMut, attributes: &AttributeChanges) {
+    let mut bytes = BytesMut::new();
+    attributes.encode(&mut bytes);
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(&bytes);
+}
+
+fn read_attributes(input: &mut Reader) -> Result<AttributeChanges, DecodeError> {
+    let length = input.u32("length of attributes")? as usize;
+    AttributeChanges::decode(&mut Reader::new(input.bytes("attributes", length)?))
+}
+
+fn put_due(out: &mut BytesMut, due: Option<Due>) {
+    let (kind, ms) = match due {
+        None => (0, 0),
+        Some(Due::After(ms)) => (1, ms),
+        Some(Due::At(ms)) => (2, ms),
+    };
+    out.put_u8(kind);
+    out.put_u64_le(ms);
+}
+
+fn read_due(input: &mut Reader) -> Result<Option<Due>, DecodeError> {
+    let (kind, ms) = (input.u8("kind of time")?, input.u64("time")?);
+    match kind {
+        0 => Ok(None),
+        1 => Ok(Some(Due::After(ms))),
+        2 => Ok(Some(Due::At(ms))),
+        other => Err(DecodeError::value("kind of time", format!("{other}"))),
     }
 }
 
@@ -362,6 +522,7 @@ mod tests {
                 messages: vec![NewMessage {
                     crc: 1,
                     size: 7,
+                    due: Some(Due::At(77)),
                     fields: Bytes::from_static(b"ff"),
                     body: Bytes::from_static(b"hello"),
                 }],
@@ -375,7 +536,22 @@ mod tests {
                 settle: vec![receipt],
                 secret: 8,
             }),
-            Command::Delete(Delete { queue, receipts: vec![receipt, receipt] }),
+            Command::Settle(Settle {
+                queue: queue.clone(),
+                action: Action::Extend(Until::To(5)),
+                receipts: vec![receipt, receipt],
+            }),
+            Command::Settle(Settle {
+                queue: queue.clone(),
+                action: Action::Release { counted: true, due: Some(Due::After(6)) },
+                receipts: vec![receipt],
+            }),
+            Command::ById(ById {
+                queue: queue.clone(),
+                action: ByIdAction::Reschedule(Due::At(7)),
+                ids: vec![1, 2],
+            }),
+            Command::Update(Update { queue, attributes: AttributeChanges::default() }),
         ];
         let origin = Some(Origin { producer: 1, number: 2, answered_below: 1 });
         let entry = |(at, command)| Entry { origin: origin.filter(|_| at % 2 == 0), command };

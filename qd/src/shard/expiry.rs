@@ -4,9 +4,19 @@ use super::{SETTLED_PER_RECORD_MAX, Step};
 use crate::store::Result;
 
 impl Step<'_, '_> {
-    /// Makes the messages of leases that are over ready again, at their old place in the queue.
+    /// Settles what is due, at most [`SETTLED_PER_RECORD_MAX`] messages.
     pub(super) fn settle_due(&mut self) -> Result<()> {
-        let mut room = SETTLED_PER_RECORD_MAX;
+        // Neither kind keeps the other waiting.
+        let half = SETTLED_PER_RECORD_MAX / 2;
+        let left = self.end_leases(half)?;
+        let left = self.end_delays(half + left)?;
+        self.end_leases(left)?;
+        Ok(())
+    }
+
+    /// Makes the messages of leases that are over ready again, at their old place in the queue.
+    /// Returns how many more messages may be settled.
+    fn end_leases(&mut self, mut room: usize) -> Result<usize> {
         while room > 0 {
             let Some((end_ms, number, lease)) = self.tables.first_lease_end()? else {
                 break;
@@ -20,22 +30,38 @@ impl Step<'_, '_> {
                 room -= 1;
                 continue;
             };
-            let runs = row.take_front(room);
-            self.tables.shrink_lease(number, lease, &row)?;
-            let mut messages = 0;
+            let runs = row.take_due(self.now_ms, room);
+            self.tables.put_lease(number, lease, &row, Some(end_ms))?;
+            let messages = runs.iter().map(|run| run.count as usize).sum::<usize>();
             for run in &runs {
-                for id in run.first..run.end() {
-                    self.tables.put_returned(number, id, run.attempt)?;
+                for id in run.ids() {
+                    self.give_back(number, id, run.delivered(row.started_ms))?;
                 }
-                messages += u64::from(run.count);
             }
-            let queue = self.queue(number);
-            queue.statistics.leased -= messages;
-            queue.statistics.ready += messages;
-            queue.returned += messages;
-            *self.became_ready.entry(number).or_default() += messages;
-            room -= messages as usize;
+            self.queue(number).statistics.leased -= messages as u64;
+            room -= messages;
         }
-        Ok(())
+        Ok(room)
+    }
+
+    /// Makes delayed messages ready whose time has come. Returns how many more may be settled.
+    fn end_delays(&mut self, mut room: usize) -> Result<usize> {
+        while room > 0 {
+            let Some((due_ms, number, id)) = self.tables.first_due()? else {
+                break;
+            };
+            if due_ms > self.now_ms {
+                break;
+            }
+            room -= 1;
+            let delayed = self.tables.remove_delayed(number, id)?;
+            let (Some(delayed), true) = (delayed, self.queues.contains_key(&number)) else {
+                self.tables.remove_due(due_ms, number, id)?;
+                continue;
+            };
+            self.queue(number).statistics.delayed -= 1;
+            self.give_back(number, id, delayed.delivered)?;
+        }
+        Ok(room)
     }
 }

@@ -15,8 +15,12 @@ pub enum Outcome {
     Sent(Vec<SentRun>),
     /// What was settled and delivered.
     Received(Received),
-    /// What became of each receipt.
-    Deleted(Statuses),
+    /// What became of each receipt or id.
+    Settled(Statuses),
+    /// What became of each receipt, and the new ends of leases in state ms.
+    Extended(Statuses, Vec<u64>),
+    /// Whether an attribute has changed.
+    Updated(bool),
     /// Nothing was done.
     Refused(Refusal),
 }

@@ -5,11 +5,12 @@
 //!
 //! ```text
 //! u8 layout (1), u64 answered below, then per answer:
-//! u64 number, u8 kind, by kind: 1 created u8; 2 dropped u64; 3 sent; 4 deleted; 5 received:
-//! u8 deleted on receive, u16 count of leases, per lease u16 index, u64 queue, u64 lease, settled
+//! u64 number, u8 kind, by kind: 1 created u8; 2 dropped u64; 3 sent; 4 settled; 5 received:
+//! u8 deleted on receive, u16 count of leases, per lease u16 index, u64 queue, u64 lease, settled;
+//! 6 extended: settled, u32 count of runs, per run u32 count, u64 end; 7 updated u8
 //! ```
 //!
-//! Sent, deleted and settled entries are encoded as on the wire. Of a receive the leases are kept,
+//! Sent and settled entries are encoded as on the wire. Of a receive the leases are kept,
 //! not the messages: they are delivered again as far as the leases still hold them.
 //!
 //! Rows stand in generations of 10 minutes of state time; a row moves to the current one when it
@@ -180,7 +181,7 @@ fn encode_answer(outcome: &Outcome) -> Option<Bytes> {
             out.put_u8(3);
             Sent { runs: runs.clone() }.encode(&mut out);
         }
-        Outcome::Deleted(statuses) => {
+        Outcome::Settled(statuses) => {
             out.put_u8(4);
             statuses.encode(&mut out);
         }
@@ -198,6 +199,20 @@ fn encode_answer(outcome: &Outcome) -> Option<Bytes> {
             }
             received.settled.encode(&mut out);
         }
+        Outcome::Extended(statuses, ends) => {
+            out.put_u8(6);
+            statuses.encode(&mut out);
+            let runs: Vec<&[u64]> = ends.chunk_by(|a, b| a == b).collect();
+            out.put_u32_le(runs.len() as u32);
+            for run in runs {
+                out.put_u32_le(run.len() as u32);
+                out.put_u64_le(run[0]);
+            }
+        }
+        Outcome::Updated(changed) => {
+            out.put_u8(7);
+            out.put_u8(u8::from(*changed));
+        }
         Outcome::Refused(_) => return None,
     }
     Some(out.freeze())
@@ -209,7 +224,7 @@ fn decode_answer(answer: Bytes) -> std::result::Result<Outcome, DecodeError> {
         1 => Outcome::Created(input.flag("created")?),
         2 => Outcome::Dropped(input.u64("messages")?),
         3 => Outcome::Sent(Sent::decode(input)?.runs),
-        4 => Outcome::Deleted(Statuses::decode(input)?),
+        4 => Outcome::Settled(Statuses::decode(input)?),
         5 => {
             let deleted = input.flag("deleted on receive")?;
             let mut leases = Vec::new();
@@ -220,6 +235,16 @@ fn decode_answer(answer: Bytes) -> std::result::Result<Outcome, DecodeError> {
             let settled = Statuses::decode(input)?;
             Outcome::Received(Received { settled, messages: Vec::new(), leases, deleted })
         }
+        6 => {
+            let statuses = Statuses::decode(input)?;
+            let mut ends = Vec::new();
+            for _ in 0..input.count("number of runs", 12)? {
+                let count = input.u32("ends of a run")? as usize;
+                ends.resize(ends.len() + count, input.u64("end")?);
+            }
+            Outcome::Extended(statuses, ends)
+        }
+        7 => Outcome::Updated(input.flag("changed")?),
         other => return Err(DecodeError::value("kind of answer", format!("{other}"))),
     })
 }

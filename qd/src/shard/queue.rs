@@ -56,6 +56,11 @@ impl Queue {
         self.statistics.ready - self.returned
     }
 
+    /// How many more messages may be leased.
+    pub fn room_in_flight(&self) -> u64 {
+        self.attributes.max_in_flight.saturating_sub(self.statistics.leased)
+    }
+
     /// Whether a message of `size` bytes may come in now.
     pub fn admit(&self, size: u64) -> std::result::Result<(), Refusal> {
         let Attributes { max_messages, max_bytes, max_message_size, .. } = self.attributes;

@@ -13,12 +13,14 @@ use super::command::Receive;
 use super::outcome::Received;
 use super::{Outcome, Step};
 use crate::store::chunk::{ChunkView, Content};
-use crate::store::lease::{LeaseRow, Run, push_message};
+use crate::store::lease::{Delivered, LeaseRow, Run, push_run};
 use crate::store::{Result, StoreError, Tables};
 
 /// What one receive may still take.
 struct Room {
     messages: usize,
+    /// Of the queue at hand.
+    of_queue: usize,
     bytes: u64,
     used: u64,
     /// A first message fits whatever its size.
@@ -29,18 +31,21 @@ struct Room {
 
 impl Room {
     fn new(messages: usize, bytes: u64) -> Self {
-        Self { messages, bytes, used: 0, any: false, full: messages == 0 }
+        let full = messages == 0;
+        Self { messages, of_queue: usize::MAX, bytes, used: 0, any: false, full }
     }
 
     /// Takes a message of `size` if it fits.
     fn take(&mut self, size: u64) -> bool {
         self.full |= self.messages == 0 || (self.any && self.used + size > self.bytes);
-        if !self.full {
-            self.messages -= 1;
-            self.used += size;
-            self.any = true;
+        if self.full || self.of_queue == 0 {
+            return false;
         }
-        !self.full
+        self.messages -= 1;
+        self.of_queue -= 1;
+        self.used += size;
+        self.any = true;
+        true
     }
 }
 
@@ -66,13 +71,17 @@ impl Step<'_, '_> {
         };
         let settled = match settled {
             Some(settled) => settled,
-            None => self.settle(&numbers, &receive.settle)?,
+            None => self.delete(&numbers, &receive.settle)?,
         };
         let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
         let mut room = Room::new(receive.max as usize, receive.bytes_max);
         for (index, &number) in numbers.iter().enumerate() {
+            let queue = &self.queues[&number];
+            let room_in_flight = if receive.delete { u64::MAX } else { queue.room_in_flight() };
+            let ready = queue.statistics.ready.min(room_in_flight);
             let twice = numbers[..index].contains(&number);
-            if !room.full && !twice && self.queues[&number].statistics.ready > 0 {
+            if !room.full && !twice && ready > 0 {
+                room.of_queue = usize::try_from(ready).unwrap_or(usize::MAX);
                 self.receive_from(index as u16, number, receive, &mut room, &mut received)?;
             }
         }
@@ -88,12 +97,15 @@ impl Step<'_, '_> {
         received: &mut Received,
     ) -> Result<()> {
         self.flush(number)?;
-        let mut taken = self.take(number, room)?;
+        let now_ms = self.now_ms;
+        let timeout = receive.visibility_timeout_ms;
+        let timeout = timeout.unwrap_or(self.queues[&number].attributes.visibility_timeout_ms);
+        let end_ms = now_ms.saturating_add(timeout);
+        let mut taken = self.take(number, end_ms, room)?;
         let count = taken.messages.len() as u64;
         if count == 0 {
             return Ok(());
         }
-        let now_ms = self.now_ms;
         let queue = self.queue(number);
         queue.statistics.ready -= count;
         queue.statistics.received += count;
@@ -102,19 +114,15 @@ impl Step<'_, '_> {
             queue.statistics.deleted += count;
             self.remove_messages(number, &taken.runs)?;
         } else {
-            let timeout = receive.visibility_timeout_ms;
-            let timeout = timeout.unwrap_or(queue.attributes.visibility_timeout_ms);
             let lease = queue.next_lease;
             queue.next_lease += 1;
             queue.statistics.leased += count;
-            let row = LeaseRow {
-                end_ms: now_ms.saturating_add(timeout),
-                secret: receive.secret,
-                runs: taken.runs,
-            };
-            self.tables.put_lease(number, lease, &row)?;
+            let row = LeaseRow { secret: receive.secret, started_ms: now_ms, runs: taken.runs };
+            self.tables.put_lease(number, lease, &row, None)?;
             received.leases.push((index, number, lease));
-            stamp(&mut taken.messages, number, lease, &row);
+            for message in &mut taken.messages {
+                stamp(message, number, lease, row.secret, end_ms);
+            }
         }
         for message in &mut taken.messages {
             message.queue = index;
@@ -123,59 +131,69 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    /// Takes ready messages of a queue out of their places, lowest ids first.
-    fn take(&mut self, number: u64, room: &mut Room) -> Result<Taken> {
+    /// Takes ready messages of a queue out of their places, lowest ids first, for a lease that
+    /// ends at `end_ms`.
+    fn take(&mut self, number: u64, end_ms: u64, room: &mut Room) -> Result<Taken> {
         let queue = &self.queues[&number];
         let (mut cursor, mut untouched) = (queue.cursor, queue.untouched());
         let mut returned = Vec::new();
         if queue.returned > 0 {
-            returned = self.tables.returned(number, room.messages)?;
+            returned = self.tables.returned(number, room.messages.min(room.of_queue))?;
         }
         let mut taken = Taken::default();
         let mut used = 0;
+        let lease = (self.now_ms, end_ms);
         loop {
             let before = taken.messages.len();
-            let front = returned.get(used).copied();
-            if let Some((id, _)) = front.filter(|(id, _)| untouched == 0 || *id < cursor) {
-                let row = self.tables.chunk_from(number, id)?;
-                let row = row.ok_or_else(|| missing(number, id))?;
-                let view = row.view()?;
-                let end = row.first + view.count() as u64;
-                let ids = returned[used..].iter().copied();
-                let ids = ids.take_while(|(id, _)| *id < end && (untouched == 0 || *id < cursor));
-                take_chunk(self.tables, number, row.first, view, ids, room, &mut taken)?;
-                used += taken.messages.len() - before;
-            } else if untouched > 0 {
-                let row = self.tables.chunk_from(number, cursor)?;
-                let row = row.ok_or_else(|| missing(number, cursor))?;
-                let view = row.view()?;
-                let holes = self.tables.holes(number, row.first)?;
-                let end = row.first + view.count() as u64;
-                let is_live = |id: &u64| !is_hole(holes.as_deref(), id - row.first);
-                let ids = (cursor.max(row.first)..end).filter(is_live).map(|id| (id, 0));
-                let whole =
-                    take_chunk(self.tables, number, row.first, view, ids, room, &mut taken)?;
-                untouched -= (taken.messages.len() - before) as u64;
-                cursor = match taken.messages.last() {
-                    _ if whole => end,
-                    Some(last) if taken.messages.len() > before => last.id + 1,
-                    _ => cursor,
-                };
-                if !whole {
-                    break;
+            let front = returned.get(used).map(|(id, _)| *id);
+            let next = if untouched > 0 { Some(cursor) } else { None };
+            match (front, next) {
+                // What is returned is not untouched: at the cursor's own place it goes first too.
+                (Some(id), next) if next.is_none_or(|next| id <= next) => {
+                    let row = self.tables.chunk_from(number, id)?;
+                    let row = row.ok_or_else(|| missing(number, id))?;
+                    let view = row.view()?;
+                    let bound = next.map_or(u64::MAX, |next| next + 1);
+                    let end = (row.first + view.count() as u64).min(bound);
+                    let ids = returned[used..].iter().copied().take_while(|(id, _)| *id < end);
+                    let chunk = (number, row.first, view);
+                    take_chunk(self.tables, chunk, ids, lease, room, &mut taken)?;
+                    used += taken.messages.len() - before;
+                    if taken.messages.len() == before {
+                        break;
+                    }
                 }
-                continue;
-            } else {
-                break;
-            }
-            if taken.messages.len() == before {
-                break;
+                (front, Some(_)) => {
+                    let row = self.tables.chunk_from(number, cursor)?;
+                    let row = row.ok_or_else(|| missing(number, cursor))?;
+                    let view = row.view()?;
+                    let marks = self.tables.marks(number, row.first, view.count())?;
+                    let first = cursor.max(row.first);
+                    // A returned message from behind the cursor has its turn before what follows.
+                    let end = (row.first + view.count() as u64).min(front.unwrap_or(u64::MAX));
+                    let untouched_only =
+                        |id: &u64| !view.is_apart() && !marks.is_marked((id - row.first) as usize);
+                    let ids = (first..end).filter(untouched_only);
+                    let ids = ids.map(|id| (id, Delivered::default()));
+                    let chunk = (number, row.first, view);
+                    let whole = take_chunk(self.tables, chunk, ids, lease, room, &mut taken)?;
+                    untouched -= (taken.messages.len() - before) as u64;
+                    cursor = match taken.messages.last() {
+                        _ if whole => end.max(first),
+                        Some(last) if taken.messages.len() > before => last.id + 1,
+                        _ => cursor,
+                    };
+                    if !whole {
+                        break;
+                    }
+                }
+                (_, None) => break,
             }
         }
-        for (id, _) in &returned[..used] {
+        for (id, delivered) in &returned[..used] {
             self.tables.remove_returned(number, *id)?;
+            taken.redelivered += u64::from(delivered.attempts > 0);
         }
-        taken.redelivered = used as u64;
         let queue = self.queue(number);
         queue.returned -= used as u64;
         queue.cursor = cursor;
@@ -190,45 +208,42 @@ impl Step<'_, '_> {
     ) -> Result<Outcome> {
         let mut received = Received { settled, ..Received::default() };
         for (index, number, lease) in leases {
-            let row = self.tables.lease(number, lease)?;
-            let Some(row) = row.filter(|row| row.end_ms > self.now_ms) else {
+            let Some(row) = self.tables.lease(number, lease)? else {
                 continue;
             };
             let mut room = Room::new(usize::MAX, u64::MAX);
-            let mut taken = Taken::default();
-            for run in &row.runs {
+            for run in row.runs.iter().filter(|run| run.end_ms > self.now_ms) {
                 let chunk = self.tables.chunk(number, run.chunk)?;
-                let ids = (run.first..run.end()).map(|id| (id, run.attempt - 1));
-                let view = chunk.view()?;
-                take_chunk(self.tables, number, run.chunk, view, ids, &mut room, &mut taken)?;
+                let mut taken = Taken::default();
+                let delivered = Delivered { attempts: run.attempt - 1, ..Delivered::default() };
+                let ids = run.ids().map(|id| (id, delivered));
+                let chunk = (number, run.chunk, chunk.view()?);
+                take_chunk(self.tables, chunk, ids, (0, 0), &mut room, &mut taken)?;
+                for message in &mut taken.messages {
+                    stamp(message, number, lease, row.secret, run.end_ms);
+                    message.queue = index;
+                }
+                received.messages.append(&mut taken.messages);
             }
-            stamp(&mut taken.messages, number, lease, &row);
-            for message in &mut taken.messages {
-                message.queue = index;
-            }
-            received.messages.append(&mut taken.messages);
             received.leases.push((index, number, lease));
         }
         Ok(Outcome::Received(received))
     }
 }
 
-/// Adds receipt and end of the lease to its messages.
-fn stamp(messages: &mut [ReceivedMessage], queue: u64, lease: u64, row: &LeaseRow) {
-    for message in messages {
-        message.receipt = Receipt { queue, lease, id: message.id, secret: row.secret };
-        message.lease_until_ms = row.end_ms;
-    }
+/// Adds receipt and end of the lease to a message.
+fn stamp(message: &mut ReceivedMessage, queue: u64, lease: u64, secret: u64, end_ms: u64) {
+    message.receipt = Receipt { queue, lease, id: message.id, secret };
+    message.lease_until_ms = end_ms;
 }
 
-/// Adds messages of one chunk to `taken`: ids and how often they were delivered before, rising.
-/// Returns whether all of them fitted.
+/// Adds messages of one chunk to `taken`: ids and what they have behind them, rising; `lease` is
+/// begin and end in state ms. Returns whether all of them fitted.
 fn take_chunk(
     tables: &Tables<'_>,
-    queue: u64,
-    chunk: u64,
-    view: ChunkView<'_>,
-    ids: impl Iterator<Item = (u64, u32)>,
+    (queue, chunk, view): (u64, u64, ChunkView<'_>),
+    ids: impl Iterator<Item = (u64, Delivered)>,
+    (now_ms, end_ms): (u64, u64),
     room: &mut Room,
     taken: &mut Taken,
 ) -> Result<bool> {
@@ -241,12 +256,14 @@ fn take_chunk(
             whole = false;
             break;
         }
-        push_message(&mut taken.runs, chunk, id, delivered + 1);
+        let attempt = delivered.attempts + 1;
+        let first_ms = if delivered.first_ms == 0 { now_ms } else { delivered.first_ms };
+        push_run(&mut taken.runs, Run { chunk, first: id, count: 1, attempt, end_ms, first_ms });
         if let Content::Inline { fields, end, .. } = entry.content {
             span_start = span_start.min(fields);
             span_end = span_end.max(end);
         }
-        entries.push((id, delivered + 1, entry));
+        entries.push((id, attempt, entry));
     }
     let span = match span_start {
         usize::MAX => Bytes::new(),
@@ -281,11 +298,6 @@ fn take_chunk(
         });
     }
     Ok(whole)
-}
-
-fn is_hole(holes: Option<&[u8]>, index: u64) -> bool {
-    let byte = holes.and_then(|holes| holes.get((index / 8) as usize));
-    byte.is_some_and(|byte| byte >> (index % 8) & 1 == 1)
 }
 
 fn missing(queue: u64, id: u64) -> StoreError {

@@ -3,40 +3,60 @@
 use std::collections::BTreeMap;
 
 use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::{Due, Until};
 use qd_protocol::{ErrorCode, Receipt, Refusal};
 
-use super::command::Delete;
+use super::command::{Action, Settle};
 use super::{Outcome, Step};
 use crate::store::Result;
 use crate::store::lease::Run;
 
+/// What became of each receipt: why it was refused, or the new end of its lease.
+struct Results {
+    refusals: Vec<Option<Refusal>>,
+    ends: Vec<u64>,
+}
+
 impl Step<'_, '_> {
-    pub(super) fn delete(&mut self, delete: &Delete) -> Result<Outcome> {
-        match self.find(&delete.queue) {
-            Ok(number) => Ok(Outcome::Deleted(self.settle(&[number], &delete.receipts)?)),
-            Err(refusal) => Ok(refusal.into()),
-        }
+    pub(super) fn settle(&mut self, settle: &Settle) -> Result<Outcome> {
+        let number = match self.find(&settle.queue) {
+            Ok(number) => number,
+            Err(refusal) => return Ok(refusal.into()),
+        };
+        let results = self.settle_receipts(&[number], settle.action, &settle.receipts)?;
+        let ends = results.ends.clone();
+        let statuses = results.into_statuses();
+        Ok(match settle.action {
+            Action::Extend(_) => Outcome::Extended(statuses, ends),
+            Action::Delete | Action::Release { .. } => Outcome::Settled(statuses),
+        })
     }
 
     /// Deletes the messages of `receipts`, which must be of one of `queues`.
-    pub(super) fn settle(&mut self, queues: &[u64], receipts: &[Receipt]) -> Result<Statuses> {
-        let mut refusals: Vec<Option<Refusal>> = vec![None; receipts.len()];
+    pub(super) fn delete(&mut self, queues: &[u64], receipts: &[Receipt]) -> Result<Statuses> {
+        Ok(self.settle_receipts(queues, Action::Delete, receipts)?.into_statuses())
+    }
+
+    fn settle_receipts(
+        &mut self,
+        queues: &[u64],
+        action: Action,
+        receipts: &[Receipt],
+    ) -> Result<Results> {
+        let count = receipts.len();
+        let mut results = Results { refusals: vec![None; count], ends: vec![0; count] };
         // Receipts by lease, so that each lease is read and written once.
         let mut leases: BTreeMap<(u64, u64), Vec<usize>> = BTreeMap::new();
         for (index, receipt) in receipts.iter().enumerate() {
             match self.check(queues, receipt) {
                 Ok(()) => leases.entry((receipt.queue, receipt.lease)).or_default().push(index),
-                Err(refusal) => refusals[index] = Some(refusal),
+                Err(refusal) => results.refusals[index] = Some(refusal),
             }
         }
         for ((queue, lease), indexes) in leases {
-            self.settle_lease(queue, lease, receipts, &indexes, &mut refusals)?;
+            self.settle_lease(queue, lease, action, receipts, &indexes, &mut results)?;
         }
-        let mut statuses = Statuses::default();
-        for refusal in refusals {
-            statuses.push(refusal);
-        }
-        Ok(statuses)
+        Ok(results)
     }
 
     /// What can be said of a receipt without its lease's row.
@@ -64,14 +84,14 @@ impl Step<'_, '_> {
         &mut self,
         number: u64,
         lease: u64,
+        action: Action,
         receipts: &[Receipt],
         indexes: &[usize],
-        refusals: &mut [Option<Refusal>],
+        results: &mut Results,
     ) -> Result<()> {
-        let row = self.tables.lease(number, lease)?;
-        let Some(mut row) = row.filter(|row| row.end_ms > self.now_ms) else {
+        let Some(mut row) = self.tables.lease(number, lease)? else {
             for &index in indexes {
-                refusals[index] = Some(expired());
+                results.refusals[index] = Some(expired());
             }
             return Ok(());
         };
@@ -80,7 +100,7 @@ impl Step<'_, '_> {
             if receipts[index].secret == row.secret {
                 order.push(index);
             } else {
-                refusals[index] = Some(invalid());
+                results.refusals[index] = Some(invalid());
             }
         }
         // The first of equal receipts settles; the sort keeps their order.
@@ -88,29 +108,83 @@ impl Step<'_, '_> {
         let mut ids: Vec<u64> = Vec::with_capacity(order.len());
         for &index in &order {
             let id = receipts[index].id;
-            if ids.last() == Some(&id) {
-                refusals[index] = Some(expired());
-            } else {
+            if ids.last() != Some(&id) {
                 ids.push(id);
+            } else if !matches!(action, Action::Extend(_)) {
+                results.refusals[index] = Some(expired());
             }
         }
-        let taken = row.take(&ids);
-        let is_taken = |id: u64| taken.iter().any(|run| (run.first..run.end()).contains(&id));
+        let end_ms = row.end_ms();
+        let taken = row.take(&ids, self.now_ms);
         if taken.iter().map(|run| run.count as usize).sum::<usize>() < ids.len() {
             for &index in &order {
-                if refusals[index].is_none() && !is_taken(receipts[index].id) {
-                    refusals[index] = Some(expired());
+                let is_held = run_with(&taken, receipts[index].id).is_some();
+                if results.refusals[index].is_none() && !is_held {
+                    results.refusals[index] = Some(expired());
                 }
             }
         }
         if taken.is_empty() {
             return Ok(());
         }
-        self.tables.shrink_lease(number, lease, &row)?;
-        let removed = self.remove_messages(number, &taken)?;
-        let queue = self.queue(number);
-        queue.statistics.leased -= removed;
-        queue.statistics.deleted += removed;
+        match action {
+            Action::Delete => {
+                self.tables.put_lease(number, lease, &row, Some(end_ms))?;
+                let removed = self.remove_messages(number, &taken)?;
+                let queue = self.queue(number);
+                queue.statistics.leased -= removed;
+                queue.statistics.deleted += removed;
+            }
+            Action::Extend(until) => {
+                let taken = self.extend(taken, until);
+                for &index in order.iter().filter(|&&index| results.refusals[index].is_none()) {
+                    let id = receipts[index].id;
+                    results.ends[index] = run_with(&taken, id).map_or(0, |run| run.end_ms);
+                }
+                row.put_back(taken);
+                self.tables.put_lease(number, lease, &row, Some(end_ms))?;
+            }
+            Action::Release { counted, due } => {
+                self.tables.put_lease(number, lease, &row, Some(end_ms))?;
+                self.release(number, &taken, row.started_ms, counted, due)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn extend(&self, mut taken: Vec<Run>, until: Until) -> Vec<Run> {
+        for run in &mut taken {
+            run.end_ms = match until {
+                Until::By(ms) => run.end_ms.saturating_add(ms),
+                Until::To(ms) => self.now_ms.saturating_add(ms),
+            };
+        }
+        taken
+    }
+
+    /// Gives leased messages back.
+    fn release(
+        &mut self,
+        number: u64,
+        taken: &[Run],
+        started_ms: u64,
+        counted: bool,
+        due: Option<Due>,
+    ) -> Result<()> {
+        let due_ms = due.and_then(|due| self.due_ms(due)).filter(|due_ms| *due_ms > self.now_ms);
+        for run in taken {
+            let mut delivered = run.delivered(started_ms);
+            if !counted {
+                delivered.attempts -= 1;
+            }
+            for id in run.ids() {
+                match due_ms {
+                    Some(due_ms) => self.delay(number, id, due_ms, delivered)?,
+                    None => self.give_back(number, id, delivered)?,
+                }
+            }
+            self.queue(number).statistics.leased -= u64::from(run.count);
+        }
         Ok(())
     }
 
@@ -137,7 +211,7 @@ impl Step<'_, '_> {
         let row = self.tables.chunk(number, chunk)?;
         let view = row.view()?;
         let count = view.count();
-        for id in runs.iter().flat_map(|run| run.first..run.end()) {
+        for id in runs.iter().flat_map(Run::ids) {
             let entry = view.entry((id - chunk) as usize)?;
             bytes += entry.size;
             if entry.parts() > 0 {
@@ -153,21 +227,31 @@ impl Step<'_, '_> {
             self.tables.remove_chunk(number, chunk)?;
             return Ok(bytes);
         }
-        let mut holes = match self.tables.holes(number, chunk)? {
-            Some(holes) => holes,
-            None => vec![0; count.div_ceil(8)],
-        };
-        for id in runs.iter().flat_map(|run| run.first..run.end()) {
-            let index = (id - chunk) as usize;
-            holes[index / 8] |= 1 << (index % 8);
+        let mut marks = self.tables.marks(number, chunk, count)?;
+        for id in runs.iter().flat_map(Run::ids) {
+            marks.delete((id - chunk) as usize);
         }
-        let deleted: u32 = holes.iter().map(|byte| byte.count_ones()).sum();
-        if deleted as usize == count {
+        if marks.all_deleted() {
             self.tables.remove_chunk(number, chunk)?;
         } else {
-            self.tables.put_holes(number, chunk, &holes)?;
+            self.tables.put_marks(number, chunk, &marks)?;
         }
         Ok(bytes)
+    }
+}
+
+/// The run that holds a message, of runs in the order of their ids.
+fn run_with(runs: &[Run], id: u64) -> Option<&Run> {
+    runs.get(runs.partition_point(|run| run.end() <= id)).filter(|run| run.first <= id)
+}
+
+impl Results {
+    fn into_statuses(self) -> Statuses {
+        let mut statuses = Statuses::default();
+        for refusal in self.refusals {
+            statuses.push(refusal);
+        }
+        statuses
     }
 }
 

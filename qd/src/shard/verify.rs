@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Machine;
 use super::queue::Queue;
+use crate::store::lease::Run;
 use crate::store::{Result, Tables};
 
 impl Machine {
@@ -25,23 +26,31 @@ impl Machine {
 
 fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<String>> {
     let mut faults = Vec::new();
-    let mut live = BTreeSet::new();
+    let mut live = 0;
     let mut bytes = 0;
     let mut next = 1;
-    tables.each_chunk(number, |first, view, holes| {
+    let mut untouched = 0;
+    let mut touched = BTreeSet::new();
+    tables.each_chunk(number, |first, view, marks| {
         if first < next {
             faults.push(format!("chunk {first} overlaps the one before it"));
         }
         next = first + view.count() as u64;
-        let before = live.len();
+        let before = live;
         for index in 0..view.count() {
-            let deleted = holes.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1);
-            if !deleted {
-                live.insert(first + index as u64);
-                bytes += view.entry(index)?.size;
+            let id = first + index as u64;
+            if marks.is_deleted(index) {
+                continue;
+            }
+            live += 1;
+            bytes += view.entry(index)?.size;
+            if view.is_apart() || marks.is_marked(index) || id < queue.cursor {
+                touched.insert(id);
+            } else {
+                untouched += 1;
             }
         }
-        if live.len() == before {
+        if live == before {
             faults.push(format!("chunk {first} holds no live message"));
         }
         Ok(())
@@ -49,32 +58,13 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     if next > queue.next_id {
         faults.push(format!("message {} is at or above the next id {}", next - 1, queue.next_id));
     }
-    let untouched = live.range(queue.cursor..).count() as u64;
-    let mut touched: BTreeSet<u64> = live.range(..queue.cursor).copied().collect();
-    let mut returned = 0;
-    for (id, _) in tables.returned(number, usize::MAX)? {
-        returned += 1;
-        if !touched.remove(&id) {
-            faults.push(format!("message {id} is returned, but not live or in two places"));
-        }
-    }
-    let mut leased = 0;
-    for (lease, row) in tables.leases(number)? {
-        for id in row.runs.iter().flat_map(|run| run.first..run.end()) {
-            leased += 1;
-            if !touched.remove(&id) {
-                faults.push(format!("message {id} of lease {lease} is not live or in two places"));
-            }
-        }
-    }
-    for id in touched {
-        faults.push(format!("message {id} is in no place"));
-    }
+    let places = count_places(tables, number, touched, &mut faults)?;
     let statistics = &queue.statistics;
     for (what, counter, counted) in [
-        ("ready", statistics.ready, returned + untouched),
-        ("returned", queue.returned, returned),
-        ("leased", statistics.leased, leased),
+        ("ready", statistics.ready, places.returned + untouched),
+        ("returned", queue.returned, places.returned),
+        ("delayed", statistics.delayed, places.delayed),
+        ("leased", statistics.leased, places.leased),
         ("bytes", statistics.bytes, bytes),
     ] {
         if counter != counted {
@@ -82,4 +72,45 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
         }
     }
     Ok(faults)
+}
+
+/// Touched messages by the rows that say where they are.
+#[derive(Default)]
+struct Places {
+    returned: u64,
+    leased: u64,
+    delayed: u64,
+}
+
+/// Counts the rows of touched messages, each of which must be in just one place.
+fn count_places(
+    tables: &Tables<'_>,
+    number: u64,
+    mut touched: BTreeSet<u64>,
+    faults: &mut Vec<String>,
+) -> Result<Places> {
+    let mut places = Places::default();
+    let mut find = |id: u64, place: &str| {
+        if !touched.remove(&id) {
+            faults.push(format!("message {id} is {place}, but not live or in two places"));
+        }
+    };
+    for (id, _) in tables.returned(number, usize::MAX)? {
+        places.returned += 1;
+        find(id, "returned");
+    }
+    for (_, row) in tables.leases(number)? {
+        for id in row.runs.iter().flat_map(Run::ids) {
+            places.leased += 1;
+            find(id, "leased");
+        }
+    }
+    for id in tables.delayed_ids(number)? {
+        places.delayed += 1;
+        find(id, "delayed");
+    }
+    for id in touched {
+        faults.push(format!("message {id} is in no place"));
+    }
+    Ok(places)
 }

@@ -1,7 +1,7 @@
 //! Chunks: many messages in one immutable row.
 //!
 //! ```text
-//! u8 layout (1), u8 zero, u16 count (1 to 65,535), u64 sent at (ms since 1970 UTC),
+//! u8 layout (1), u8 flags (1 APART), u16 count (1 to 65,535), u64 sent at (ms since 1970 UTC),
 //! u32 end of each entry, counted from the start of the first,
 //! entries: u32 CRC-32C of the body, u8 flags, then by flags:
 //!   0                 the body
@@ -10,6 +10,7 @@
 //!                     body lie one behind the other in rows of `parts`
 //! ```
 //!
+//! The messages of a chunk that is apart are never untouched: each began its life delayed.
 //! The ids of a chunk are its key's first id and the ones that follow. *Size* is what counts
 //! towards limits: body and header bytes. Rows are kept just under a power of two, because redb
 //! gives a large value pages of that size to itself.
@@ -25,6 +26,7 @@ const LARGE_ENTRY_BYTES: usize = 2 << 10;
 
 const LAYOUT: u8 = 1;
 const HEADER_BYTES: usize = 12;
+const CHUNK_APART: u8 = 1;
 const FLAG_FIELDS: u8 = 1;
 const FLAG_EXTERNAL: u8 = 2;
 
@@ -60,13 +62,24 @@ impl NewEntry<'_> {
 }
 
 /// Collects the messages of one record and queue into a chunk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChunkBuilder {
+    apart: bool,
     ends: Vec<u32>,
     data: Vec<u8>,
 }
 
 impl ChunkBuilder {
+    /// An empty chunk; `apart`: its messages begin their lives delayed.
+    pub fn new(apart: bool) -> Self {
+        Self { apart, ends: Vec::new(), data: Vec::new() }
+    }
+
+    /// Whether the chunk's messages begin their lives delayed.
+    pub fn is_apart(&self) -> bool {
+        self.apart
+    }
+
     /// True when `entry` does not fit any more: the chunk must be finished first.
     pub fn is_full_for(&self, entry: &NewEntry<'_>) -> bool {
         if self.ends.is_empty() {
@@ -102,15 +115,10 @@ impl ChunkBuilder {
         self.ends.push(self.data.len() as u32);
     }
 
-    /// Messages collected.
-    pub fn count(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The row, leaving the builder empty for the next one.
-    pub fn finish(&mut self, sent_at_ms: u64) -> Vec<u8> {
+    /// The row.
+    pub fn finish(mut self, sent_at_ms: u64) -> Vec<u8> {
         let mut row = Vec::with_capacity(HEADER_BYTES + 4 * self.ends.len() + self.data.len());
-        row.extend_from_slice(&[LAYOUT, 0]);
+        row.extend_from_slice(&[LAYOUT, if self.apart { CHUNK_APART } else { 0 }]);
         row.extend_from_slice(&(self.ends.len() as u16).to_le_bytes());
         row.extend_from_slice(&sent_at_ms.to_le_bytes());
         for end in self.ends.drain(..) {
@@ -190,6 +198,11 @@ impl<'a> ChunkView<'a> {
         self.count
     }
 
+    /// True when none of its messages is untouched.
+    pub fn is_apart(&self) -> bool {
+        self.row.get(1).is_some_and(|flags| flags & CHUNK_APART != 0)
+    }
+
     /// When the messages were sent, ms since 1970 UTC.
     pub fn sent_at_ms(&self) -> u64 {
         self.row.get(4..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
@@ -258,14 +271,14 @@ mod tests {
     #[test]
     fn entries_come_back_as_they_went_in() {
         let large = vec![1; LARGE_CHUNK_BYTES_MAX];
-        let mut builder = ChunkBuilder::default();
+        let mut builder = ChunkBuilder::new(true);
         for entry in [entry(b"", b""), entry(b"f", b"body"), entry(b"", b"x"), entry(b"", &large)] {
             builder.push(&entry);
         }
         let row = builder.finish(99);
-        assert_eq!(builder.count(), 0);
         let view = ChunkView::new(&row).unwrap();
         assert_eq!((view.count(), view.sent_at_ms()), (4, 99));
+        assert!(view.is_apart());
         let inline = |index: usize| match view.entry(index).unwrap().content {
             Content::Inline { fields, body, end } => {
                 (view.bytes(fields, body).unwrap(), view.bytes(body, end).unwrap())
@@ -288,7 +301,7 @@ mod tests {
         {
             let body = vec![0; body_bytes];
             let entry = entry(b"", &body);
-            let mut builder = ChunkBuilder::default();
+            let mut builder = ChunkBuilder::new(true);
             while !builder.is_full_for(&entry) {
                 builder.push(&entry);
             }
@@ -299,7 +312,7 @@ mod tests {
 
     #[test]
     fn damaged_rows_are_errors_not_panics() {
-        let mut builder = ChunkBuilder::default();
+        let mut builder = ChunkBuilder::new(true);
         builder.push(&entry(b"ff", b"body"));
         builder.push(&entry(b"", b"body"));
         let row = builder.finish(1);

@@ -6,8 +6,10 @@
 //! | `queues` | queue | the queue's row (`shard::queue`) |
 //! | `chunks` | queue, id of the first message | immutable chunk ([`super::chunk`]) |
 //! | `parts` | queue, id, number | a piece of a large message, 65,472 bytes but for the last |
-//! | `holes` | queue, id of the chunk's first message | bit per message of the chunk: 1 is deleted |
-//! | `returned` | queue, id | u32: times the message was delivered; it is ready again |
+//! | `marks` | queue, id of the chunk's first message | [`super::marks::Marks`]: bits of its messages |
+//! | `returned` | queue, id | [`super::lease::Delivered`]: the message is ready again |
+//! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`] |
+//! | `due` | due in state ms, queue, id | nothing: the delayed message becomes ready then |
 //! | `leases` | queue, lease | [`super::lease::LeaseRow`] |
 //! | `lease_ends` | end in state ms, queue, lease | nothing |
 //! | `producers` | generation, producer | recent request numbers and answers (`shard::producers`) |
@@ -15,9 +17,11 @@
 //!
 //! Integers inside values are little-endian. A live message is found by its id: the chunk with the
 //! greatest first id that is not above it. It is *untouched* (no other row) while its id is at or
-//! above its queue's cursor; below, it is ready with a row in `returned`, or leased with a run in
-//! `leases`, or deleted. How often it was delivered stands in that row or run, not with the chunk:
-//! both are written in the same step anyway, and a chunk touched only by deliveries needs no row.
+//! above its queue's cursor, its chunk is not apart and its mark says nothing else; otherwise it is
+//! ready with a row in `returned`, or delayed with rows in `delayed` and `due`, or leased with a
+//! run in `leases`, or deleted. How often it was delivered stands in that row or run, not with the
+//! chunk: both are written in the same step anyway, and a chunk that was only delivered needs no
+//! row of its own.
 //!
 //! # Changing the format
 //!
@@ -39,8 +43,10 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 pub(super) const QUEUES: TableDefinition<u64, &[u8]> = TableDefinition::new("queues");
 pub(super) const CHUNKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("chunks");
 pub(super) const PARTS: TableDefinition<(u64, u64, u32), &[u8]> = TableDefinition::new("parts");
-pub(super) const HOLES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("holes");
-pub(super) const RETURNED: TableDefinition<(u64, u64), u32> = TableDefinition::new("returned");
+pub(super) const MARKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("marks");
+pub(super) const RETURNED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("returned");
+pub(super) const DELAYED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("delayed");
+pub(super) const DUE: TableDefinition<(u64, u64, u64), ()> = TableDefinition::new("due");
 pub(super) const LEASES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("leases");
 pub(super) const LEASE_ENDS: TableDefinition<(u64, u64, u64), ()> =
     TableDefinition::new("lease_ends");

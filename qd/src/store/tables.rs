@@ -3,10 +3,11 @@
 use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
 
 use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
-use super::lease::LeaseRow;
+use super::lease::{Delivered, LeaseRow};
+use super::marks::Marks;
 use super::schema::{
-    CHUNKS, FORMAT, GRAVES, HOLES, LEASE_ENDS, LEASES, META, META_FORMAT, META_NODE, META_POSITION,
-    PARTS, PRODUCERS, QUEUES, RETURNED,
+    CHUNKS, DELAYED, DUE, FORMAT, GRAVES, LEASE_ENDS, LEASES, MARKS, META, META_FORMAT, META_NODE,
+    META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
 };
 use super::{Result, StoreError};
 
@@ -22,21 +23,42 @@ pub struct Position {
 }
 
 /// What a range of rows gives, one by one.
-type RowOf<'a, K, V> =
+pub(super) type RowOf<'a, K, V> =
     std::result::Result<(AccessGuard<'a, K>, AccessGuard<'a, V>), redb::StorageError>;
 
 /// All tables of one transaction.
 pub struct Tables<'t> {
-    meta: Table<'t, &'static str, &'static [u8]>,
-    queues: Table<'t, u64, &'static [u8]>,
-    chunks: Table<'t, (u64, u64), &'static [u8]>,
-    parts: Table<'t, (u64, u64, u32), &'static [u8]>,
-    holes: Table<'t, (u64, u64), &'static [u8]>,
-    returned: Table<'t, (u64, u64), u32>,
-    leases: Table<'t, (u64, u64), &'static [u8]>,
-    lease_ends: Table<'t, (u64, u64, u64), ()>,
-    producers: Table<'t, (u64, u64), &'static [u8]>,
-    graves: Table<'t, u64, ()>,
+    pub(super) meta: Table<'t, &'static str, &'static [u8]>,
+    pub(super) queues: Table<'t, u64, &'static [u8]>,
+    pub(super) chunks: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) parts: Table<'t, (u64, u64, u32), &'static [u8]>,
+    pub(super) marks: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) returned: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) delayed: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) due: Table<'t, (u64, u64, u64), ()>,
+    pub(super) leases: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) lease_ends: Table<'t, (u64, u64, u64), ()>,
+    pub(super) producers: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) graves: Table<'t, u64, ()>,
+}
+
+/// A message that is not visible yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delayed {
+    /// When it becomes ready, in state ms.
+    pub due_ms: u64,
+    /// What it has behind it.
+    pub delivered: Delivered,
+}
+
+impl Delayed {
+    fn from_bytes(row: &[u8]) -> Result<Self> {
+        let (due_ms, delivered) = row.split_first_chunk().ok_or_else(|| damaged("delayed"))?;
+        Ok(Self {
+            due_ms: u64::from_le_bytes(*due_ms),
+            delivered: Delivered::from_bytes(delivered)?,
+        })
+    }
 }
 
 /// A chunk's row and the id of its first message.
@@ -60,8 +82,10 @@ impl<'t> Tables<'t> {
             queues: txn.open_table(QUEUES)?,
             chunks: txn.open_table(CHUNKS)?,
             parts: txn.open_table(PARTS)?,
-            holes: txn.open_table(HOLES)?,
+            marks: txn.open_table(MARKS)?,
             returned: txn.open_table(RETURNED)?,
+            delayed: txn.open_table(DELAYED)?,
+            due: txn.open_table(DUE)?,
             leases: txn.open_table(LEASES)?,
             lease_ends: txn.open_table(LEASE_ENDS)?,
             producers: txn.open_table(PRODUCERS)?,
@@ -157,21 +181,22 @@ impl<'t> Tables<'t> {
         Ok(row.map(|(key, guard)| ChunkRow { first: key.value().1, guard }))
     }
 
-    /// Removes a chunk and its row of deleted bits.
+    /// Removes a chunk and its marks.
     pub fn remove_chunk(&mut self, queue: u64, first: u64) -> Result<()> {
         self.chunks.remove((queue, first))?;
-        self.holes.remove((queue, first))?;
+        self.marks.remove((queue, first))?;
         Ok(())
     }
 
-    /// The bits of a chunk's deleted messages; `None`: none is deleted.
-    pub fn holes(&self, queue: u64, first: u64) -> Result<Option<Vec<u8>>> {
-        Ok(self.holes.get((queue, first))?.map(|row| row.value().to_vec()))
+    /// The marks of a chunk of `count` messages.
+    pub fn marks(&self, queue: u64, first: u64, count: usize) -> Result<Marks> {
+        let row = self.marks.get((queue, first))?;
+        Ok(Marks::new(count, row.map(|row| row.value().to_vec())))
     }
 
-    /// Writes the bits of a chunk's deleted messages.
-    pub fn put_holes(&mut self, queue: u64, first: u64, bits: &[u8]) -> Result<()> {
-        self.holes.insert((queue, first), bits)?;
+    /// Writes the marks of a chunk.
+    pub fn put_marks(&mut self, queue: u64, first: u64, marks: &Marks) -> Result<()> {
+        self.marks.insert((queue, first), marks.to_bytes())?;
         Ok(())
     }
 
@@ -219,25 +244,67 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Makes a message that was delivered `attempt` times ready again.
-    pub fn put_returned(&mut self, queue: u64, id: u64, attempt: u32) -> Result<()> {
-        self.returned.insert((queue, id), attempt)?;
+    /// Makes a message ready that is not untouched.
+    pub fn put_returned(&mut self, queue: u64, id: u64, delivered: Delivered) -> Result<()> {
+        self.returned.insert((queue, id), &delivered.to_bytes()[..])?;
         Ok(())
     }
 
-    /// Takes the mark of a returned message away.
-    pub fn remove_returned(&mut self, queue: u64, id: u64) -> Result<()> {
-        self.returned.remove((queue, id))?;
-        Ok(())
+    /// Takes a message out of the returned ones; `None`: it was not there.
+    pub fn remove_returned(&mut self, queue: u64, id: u64) -> Result<Option<Delivered>> {
+        let row = self.returned.remove((queue, id))?;
+        row.map(|row| Delivered::from_bytes(row.value())).transpose()
     }
 
-    /// The returned messages with the lowest ids: id and times delivered.
-    pub fn returned(&self, queue: u64, most: usize) -> Result<Vec<(u64, u32)>> {
-        let row = |row: RowOf<'_, (u64, u64), u32>| {
-            let (key, attempt) = row?;
-            Ok((key.value().1, attempt.value()))
+    /// The returned messages with the lowest ids.
+    pub fn returned(&self, queue: u64, most: usize) -> Result<Vec<(u64, Delivered)>> {
+        let row = |row: RowOf<'_, (u64, u64), &[u8]>| {
+            let (key, row) = row?;
+            Ok((key.value().1, Delivered::from_bytes(row.value())?))
         };
         self.returned.range((queue, 0)..(queue, u64::MAX))?.take(most).map(row).collect()
+    }
+
+    /// True when the message is among the returned ones.
+    pub fn is_returned(&self, queue: u64, id: u64) -> Result<bool> {
+        Ok(self.returned.get((queue, id))?.is_some())
+    }
+
+    /// Delays a message that is in no other place.
+    pub fn put_delayed(&mut self, queue: u64, id: u64, delayed: Delayed) -> Result<()> {
+        let mut row = [0; 8 + Delivered::BYTES];
+        row[..8].copy_from_slice(&delayed.due_ms.to_le_bytes());
+        row[8..].copy_from_slice(&delayed.delivered.to_bytes());
+        self.delayed.insert((queue, id), &row[..])?;
+        self.due.insert((delayed.due_ms, queue, id), ())?;
+        Ok(())
+    }
+
+    /// A delayed message; `None`: it is not delayed.
+    pub fn delayed(&self, queue: u64, id: u64) -> Result<Option<Delayed>> {
+        let row = self.delayed.get((queue, id))?;
+        row.map(|row| Delayed::from_bytes(row.value())).transpose()
+    }
+
+    /// Takes a message out of the delayed ones.
+    pub fn remove_delayed(&mut self, queue: u64, id: u64) -> Result<Option<Delayed>> {
+        let row = self.delayed.remove((queue, id))?;
+        let delayed = row.map(|row| Delayed::from_bytes(row.value())).transpose()?;
+        if let Some(delayed) = delayed {
+            self.due.remove((delayed.due_ms, queue, id))?;
+        }
+        Ok(delayed)
+    }
+
+    /// The delayed message that is due first: when in state ms, queue and id.
+    pub fn first_due(&self) -> Result<Option<(u64, u64, u64)>> {
+        Ok(self.due.first()?.map(|(key, _)| key.value()))
+    }
+
+    /// Takes a due time whose queue was dropped away.
+    pub fn remove_due(&mut self, due_ms: u64, queue: u64, id: u64) -> Result<()> {
+        self.due.remove((due_ms, queue, id))?;
+        Ok(())
     }
 
     /// A lease; `None`: it is over.
@@ -246,20 +313,29 @@ impl<'t> Tables<'t> {
         row.map(|row| LeaseRow::from_bytes(row.value())).transpose()
     }
 
-    /// Writes a lease and its place in the order of ends.
-    pub fn put_lease(&mut self, queue: u64, lease: u64, row: &LeaseRow) -> Result<()> {
-        self.leases.insert((queue, lease), &row.to_bytes()[..])?;
-        self.lease_ends.insert((row.end_ms, queue, lease), ())?;
-        Ok(())
-    }
-
-    /// Writes what is left of a lease whose end has not changed; removes it when nothing is.
-    pub fn shrink_lease(&mut self, queue: u64, lease: u64, row: &LeaseRow) -> Result<()> {
-        if row.runs.is_empty() {
-            self.leases.remove((queue, lease))?;
-            self.lease_ends.remove((row.end_ms, queue, lease))?;
-        } else {
-            self.leases.insert((queue, lease), &row.to_bytes()[..])?;
+    /// Writes a lease and its place in the order of ends; removes it when it holds nothing.
+    /// `end_ms` is where its end was before; `None`: the lease is new.
+    pub fn put_lease(
+        &mut self,
+        queue: u64,
+        lease: u64,
+        row: &LeaseRow,
+        end_ms: Option<u64>,
+    ) -> Result<()> {
+        let new_end_ms = (!row.runs.is_empty()).then(|| row.end_ms());
+        if let Some(old) = end_ms.filter(|_| end_ms != new_end_ms) {
+            self.lease_ends.remove((old, queue, lease))?;
+        }
+        match new_end_ms {
+            None => {
+                self.leases.remove((queue, lease))?;
+            }
+            Some(new) => {
+                self.leases.insert((queue, lease), &row.to_bytes()[..])?;
+                if end_ms != new_end_ms {
+                    self.lease_ends.insert((new, queue, lease), ())?;
+                }
+            }
         }
         Ok(())
     }
@@ -273,67 +349,6 @@ impl<'t> Tables<'t> {
     pub fn remove_lease_end(&mut self, end_ms: u64, queue: u64, lease: u64) -> Result<()> {
         self.lease_ends.remove((end_ms, queue, lease))?;
         Ok(())
-    }
-
-    /// Every lease of a queue.
-    pub fn leases(&self, queue: u64) -> Result<Vec<(u64, LeaseRow)>> {
-        let row = |row: RowOf<'_, (u64, u64), &[u8]>| {
-            let (key, row) = row?;
-            Ok((key.value().1, LeaseRow::from_bytes(row.value())?))
-        };
-        self.leases.range((queue, 0)..=(queue, u64::MAX))?.map(row).collect()
-    }
-
-    /// Shows every chunk of a queue with the bits of its deleted messages.
-    pub fn each_chunk(
-        &self,
-        queue: u64,
-        mut show: impl FnMut(u64, ChunkView<'_>, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        for row in self.chunks.range((queue, 0)..=(queue, u64::MAX))? {
-            let (key, row) = row?;
-            let first = key.value().1;
-            let holes = self.holes(queue, first)?.unwrap_or_default();
-            show(first, ChunkView::new(row.value())?, &holes)?;
-        }
-        Ok(())
-    }
-
-    /// Rows that belong to nothing, one line each.
-    pub fn orphans(&self, is_live: impl Fn(u64) -> bool) -> Result<Vec<String>> {
-        let mut faults = Vec::new();
-        let known =
-            |queue: u64| Ok::<_, StoreError>(is_live(queue) || self.graves.get(queue)?.is_some());
-        for row in self.chunks.iter()? {
-            let (queue, first) = row?.0.value();
-            if !known(queue)? {
-                faults.push(format!("chunk {first} of queue {queue}, which does not exist"));
-            }
-        }
-        for row in self.holes.iter()? {
-            let key = row?.0.value();
-            if self.chunks.get(key)?.is_none() {
-                faults.push(format!(
-                    "deleted bits of chunk {} of queue {}, which does not exist",
-                    key.1, key.0
-                ));
-            }
-        }
-        for row in self.parts.iter()? {
-            let (queue, id, part) = row?.0.value();
-            if self.chunk_from(queue, id)?.is_none_or(|row| row.first > id) {
-                faults.push(format!(
-                    "part {part} of message {id} of queue {queue}, which does not exist"
-                ));
-            }
-        }
-        for row in self.lease_ends.iter()? {
-            let (end_ms, queue, lease) = row?.0.value();
-            if self.lease(queue, lease)?.is_none_or(|row| row.end_ms != end_ms) {
-                faults.push(format!("end of lease {lease} of queue {queue}, which does not exist"));
-            }
-        }
-        Ok(faults)
     }
 
     /// A producer's row of a generation.
@@ -399,13 +414,17 @@ impl<'t> Tables<'t> {
         free!(
             chunks: whole.clone(),
             parts: (queue, 0, 0)..=(queue, u64::MAX, u32::MAX),
-            holes: whole.clone(),
+            marks: whole.clone(),
             returned: whole.clone()
         );
+        for key in keys(self.delayed.range(whole.clone())?, most - freed)? {
+            freed += 1;
+            self.remove_delayed(key.0, key.1)?;
+        }
         for key in keys(self.leases.range(whole)?, most - freed)? {
             freed += 1;
             if let Some(row) = self.lease(key.0, key.1)? {
-                self.lease_ends.remove((row.end_ms, key.0, key.1))?;
+                self.lease_ends.remove((row.end_ms(), key.0, key.1))?;
             }
             self.leases.remove(key)?;
         }

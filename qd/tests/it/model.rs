@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use qd::shard::command::{Create, Delete, Drop, NewMessage, Receive, Send};
+use qd::shard::command::{
+    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Send, Settle,
+    Update,
+};
 use qd::shard::{Command, Entry, Machine, Origin, Outcome, Received, Record};
 use qd_protocol::verbs::delete::Statuses;
-use qd_protocol::verbs::{IfExists, ReceivedMessage, SentRun};
+use qd_protocol::verbs::{Due, IfExists, ReceivedMessage, SentRun, Until};
 use qd_protocol::{Attributes, Body, ErrorCode, QueueName, Receipt, Refusal, Statistics};
 
 use crate::memory::Memory;
@@ -23,9 +26,17 @@ struct ModelMessage {
     attempt: u32,
     /// Lease number, end and secret while it is leased.
     lease: Option<(u64, u64, u64)>,
+    /// When it becomes visible, while it is delayed.
+    due_ms: Option<u64>,
 }
 
-#[derive(Debug, Clone)]
+impl ModelMessage {
+    fn is_ready(&self) -> bool {
+        self.lease.is_none() && self.due_ms.is_none()
+    }
+}
+
+#[derive(Debug)]
 struct ModelQueue {
     name: QueueName,
     attributes: Attributes,
@@ -35,7 +46,7 @@ struct ModelQueue {
     totals: Statistics,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Model {
     queues: BTreeMap<u64, ModelQueue>,
     queues_made: u64,
@@ -47,13 +58,14 @@ struct Model {
 
 impl ModelQueue {
     fn statistics(&self, now_ms: u64) -> Statistics {
-        let count = |leased: bool| {
-            self.messages.iter().filter(|message| message.lease.is_some() == leased).count() as u64
+        let count = |is_counted: &dyn Fn(&&ModelMessage) -> bool| {
+            self.messages.iter().filter(is_counted).count() as u64
         };
         let oldest = self.messages.iter().map(|message| message.sent_at_ms).min();
         Statistics {
-            ready: count(false),
-            leased: count(true),
+            ready: count(&|message| message.is_ready()),
+            delayed: count(&|message| message.due_ms.is_some()),
+            leased: count(&|message| message.lease.is_some()),
             bytes: self.messages.iter().map(|message| message.message.size).sum(),
             oldest_age_s: oldest.map_or(0, |sent_at_ms| (now_ms - sent_at_ms) / 1000),
             ..self.totals
@@ -79,6 +91,7 @@ impl Model {
         for queue in self.queues.values_mut() {
             for message in &mut queue.messages {
                 message.lease = message.lease.filter(|(_, end_ms, _)| *end_ms > self.now_ms);
+                message.due_ms = message.due_ms.filter(|due_ms| *due_ms > self.now_ms);
             }
         }
     }
@@ -93,7 +106,9 @@ impl Model {
             Command::Drop(drop) => self.drop_queue(drop),
             Command::Send(send) => self.send(send),
             Command::Receive(receive) => self.receive(receive, None),
-            Command::Delete(delete) => self.delete(delete),
+            Command::Settle(settle) => self.settle_command(settle),
+            Command::ById(by_id) => self.by_id(by_id),
+            Command::Update(update) => self.update(update),
         }
     }
 
@@ -123,6 +138,55 @@ impl Model {
         }
     }
 
+    fn update(&mut self, update: &Update) -> Outcome {
+        let Some(number) = self.find(&update.queue) else {
+            return refused(ErrorCode::NoSuchQueue);
+        };
+        let queue = self.queues.get_mut(&number).unwrap();
+        let changed = queue.attributes.changed(&update.attributes);
+        let differs = changed != queue.attributes;
+        queue.attributes = changed;
+        Outcome::Updated(differs)
+    }
+
+    /// When a message becomes visible; `None`: it is already.
+    fn due_ms(&self, due: Due) -> Option<u64> {
+        let due_ms = match due {
+            Due::After(ms) => self.now_ms + ms,
+            Due::At(ms) => ms,
+        };
+        Some(due_ms).filter(|due_ms| *due_ms > self.now_ms)
+    }
+
+    fn by_id(&mut self, by_id: &ById) -> Outcome {
+        let Some(number) = self.find(&by_id.queue) else {
+            return refused(ErrorCode::NoSuchQueue);
+        };
+        let due_ms = match by_id.action {
+            ByIdAction::Discard => None,
+            ByIdAction::Reschedule(due) => self.due_ms(due),
+        };
+        let queue = self.queues.get_mut(&number).unwrap();
+        let mut statuses = Statuses::default();
+        for id in &by_id.ids {
+            let at = queue.messages.iter().position(|message| message.id == *id);
+            let code = match at.map(|at| &mut queue.messages[at]) {
+                None => Some(ErrorCode::NoSuchMessage),
+                Some(message) if message.lease.is_some() => Some(ErrorCode::MessageLeased),
+                Some(message) => {
+                    message.due_ms = due_ms;
+                    if by_id.action == ByIdAction::Discard {
+                        queue.messages.remove(at.unwrap());
+                        queue.totals.deleted += 1;
+                    }
+                    None
+                }
+            };
+            statuses.push(code.map(|code| code.refuse("")));
+        }
+        Outcome::Settled(statuses)
+    }
+
     fn drop_queue(&mut self, drop: &Drop) -> Outcome {
         let Some(number) = self.find(&drop.queue) else {
             return refused(ErrorCode::NoSuchQueue);
@@ -140,9 +204,11 @@ impl Model {
             return refused(ErrorCode::NoSuchQueue);
         };
         let now_ms = self.now_ms;
-        let queue = self.queues.get_mut(&number).unwrap();
+        let delay = Due::After(self.queues[&number].attributes.delay_ms);
         let mut entries = Vec::new();
         for message in &send.messages {
+            let due_ms = self.due_ms(message.due.unwrap_or(delay));
+            let queue = self.queues.get_mut(&number).unwrap();
             if let Err(code) = queue.admit(message.size) {
                 entries.push(Err(code));
                 continue;
@@ -154,6 +220,7 @@ impl Model {
                 message: message.clone(),
                 attempt: 0,
                 lease: None,
+                due_ms,
             });
             queue.next_id += 1;
             queue.totals.sent += 1;
@@ -166,7 +233,8 @@ impl Model {
         let Some(numbers) = numbers else {
             return refused(ErrorCode::NoSuchQueue);
         };
-        let settled = settled.unwrap_or_else(|| self.settle(&numbers, &receive.settle));
+        let settled = settled
+            .unwrap_or_else(|| self.settle(&numbers, SettleAction::Delete, &receive.settle).0);
         let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
         let mut bytes = 0;
         let mut full = false;
@@ -180,7 +248,12 @@ impl Model {
             let timeout = timeout.unwrap_or(queue.attributes.visibility_timeout_ms);
             let before = received.messages.len();
             let mut gone = Vec::new();
-            for message in queue.messages.iter_mut().filter(|message| message.lease.is_none()) {
+            let leased = queue.messages.iter().filter(|message| message.lease.is_some()).count();
+            let mut room = queue.attributes.max_in_flight.saturating_sub(leased as u64);
+            for message in queue.messages.iter_mut().filter(|message| message.is_ready()) {
+                if room == 0 && !receive.delete {
+                    break;
+                }
                 let size = message.message.size;
                 let fits = received.messages.is_empty() || bytes + size <= receive.bytes_max;
                 full |= !fits || received.messages.len() >= receive.max as usize;
@@ -188,6 +261,7 @@ impl Model {
                     break;
                 }
                 bytes += size;
+                room = room.saturating_sub(1);
                 queue.totals.received += 1;
                 queue.totals.redelivered += u64::from(message.attempt > 0);
                 message.attempt += 1;
@@ -210,26 +284,47 @@ impl Model {
         Outcome::Received(received)
     }
 
-    fn delete(&mut self, delete: &Delete) -> Outcome {
-        match self.find(&delete.queue) {
-            Some(number) => Outcome::Deleted(self.settle(&[number], &delete.receipts)),
-            None => refused(ErrorCode::NoSuchQueue),
+    fn settle_command(&mut self, settle: &Settle) -> Outcome {
+        let Some(number) = self.find(&settle.queue) else {
+            return refused(ErrorCode::NoSuchQueue);
+        };
+        let (statuses, ends) = self.settle(&[number], settle.action, &settle.receipts);
+        match settle.action {
+            SettleAction::Extend(_) => Outcome::Extended(statuses, ends),
+            _ => Outcome::Settled(statuses),
         }
     }
 
-    fn settle(&mut self, queues: &[u64], receipts: &[Receipt]) -> Statuses {
+    fn settle(
+        &mut self,
+        queues: &[u64],
+        action: SettleAction,
+        receipts: &[Receipt],
+    ) -> (Statuses, Vec<u64>) {
         let mut statuses = Statuses::default();
+        let mut ends = Vec::new();
         // Receipts are held against the leases as they were before the request.
-        let before = self.clone();
-        for receipt in receipts {
-            let held = before.clone().settle_one(queues, receipt);
-            let code = held.and_then(|()| self.settle_one(queues, receipt)).err();
-            statuses.push(code.map(|code| code.refuse("")));
+        let held: Vec<_> = receipts.iter().map(|receipt| self.held(queues, receipt)).collect();
+        for (index, receipt) in receipts.iter().enumerate() {
+            let result = match held[index] {
+                Err(code) => Err(code),
+                Ok(_) if receipts[..index].contains(receipt) => match action {
+                    SettleAction::Extend(_) => {
+                        let first = receipts.iter().position(|other| other == receipt);
+                        Ok(first.map_or(0, |first| ends[first]))
+                    }
+                    _ => Err(ErrorCode::ReceiptExpired),
+                },
+                Ok(_) => self.settle_one(queues, action, receipt),
+            };
+            ends.push(*result.as_ref().unwrap_or(&0));
+            statuses.push(result.err().map(|code| code.refuse("")));
         }
-        statuses
+        (statuses, ends)
     }
 
-    fn settle_one(&mut self, queues: &[u64], receipt: &Receipt) -> Result<(), ErrorCode> {
+    /// Where the message of a receipt is, if the receipt still holds it.
+    fn held(&self, queues: &[u64], receipt: &Receipt) -> Result<usize, ErrorCode> {
         if !queues.contains(&receipt.queue) {
             return Err(if self.queues.contains_key(&receipt.queue) {
                 ErrorCode::ReceiptOfOtherQueue
@@ -239,7 +334,7 @@ impl Model {
                 ErrorCode::ReceiptInvalid
             });
         }
-        let queue = self.queues.get_mut(&receipt.queue).unwrap();
+        let queue = &self.queues[&receipt.queue];
         if receipt.lease >= queue.next_lease || receipt.id >= queue.next_id {
             return Err(ErrorCode::ReceiptInvalid);
         }
@@ -255,10 +350,44 @@ impl Model {
             Some(_) => {}
         }
         let at = queue.messages.iter().position(|message| message.id == receipt.id);
-        let at = at.filter(|at| is_of(&queue.messages[*at])).ok_or(ErrorCode::ReceiptExpired)?;
-        queue.messages.remove(at);
-        queue.totals.deleted += 1;
-        Ok(())
+        at.filter(|at| is_of(&queue.messages[*at])).ok_or(ErrorCode::ReceiptExpired)
+    }
+
+    /// Returns the new end of the lease, for `extend`.
+    fn settle_one(
+        &mut self,
+        queues: &[u64],
+        action: SettleAction,
+        receipt: &Receipt,
+    ) -> Result<u64, ErrorCode> {
+        let at = self.held(queues, receipt)?;
+        let now_ms = self.now_ms;
+        let released = match action {
+            SettleAction::Release { due, .. } => due.and_then(|due| self.due_ms(due)),
+            _ => None,
+        };
+        let queue = self.queues.get_mut(&receipt.queue).unwrap();
+        let message = &mut queue.messages[at];
+        match action {
+            SettleAction::Delete => {
+                queue.messages.remove(at);
+                queue.totals.deleted += 1;
+            }
+            SettleAction::Extend(until) => {
+                let (_, end_ms, _) = message.lease.as_mut().unwrap();
+                *end_ms = match until {
+                    Until::By(ms) => *end_ms + ms,
+                    Until::To(ms) => now_ms + ms,
+                };
+                return Ok(*end_ms);
+            }
+            SettleAction::Release { counted, .. } => {
+                message.lease = None;
+                message.due_ms = released;
+                message.attempt -= u32::from(!counted);
+            }
+        }
+        Ok(0)
     }
 
     /// Forgets the answers after ten minutes in which the producer said nothing.
@@ -359,7 +488,8 @@ fn plain(outcome: Outcome) -> Outcome {
     };
     match outcome {
         Outcome::Refused(refusal) => Outcome::Refused(code(&refusal)),
-        Outcome::Deleted(statuses) => Outcome::Deleted(plain_statuses(&statuses)),
+        Outcome::Settled(statuses) => Outcome::Settled(plain_statuses(&statuses)),
+        Outcome::Extended(statuses, ends) => Outcome::Extended(plain_statuses(&statuses), ends),
         Outcome::Received(mut received) => {
             received.settled = plain_statuses(&received.settled);
             for message in &mut received.messages {

@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use qd::shard::command::{Create, Delete, Drop, NewMessage, Receive, Send};
+use qd::shard::command::{
+    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Send, Settle,
+    Update,
+};
 use qd::shard::{Command, Outcome};
-use qd_protocol::verbs::IfExists;
+use qd_protocol::verbs::{Due, IfExists, Until};
 use qd_protocol::{AttributeChanges, Body, QueueName, Receipt};
 
 /// One step of a random history.
@@ -38,12 +41,17 @@ pub enum Intent {
     Create(u8, IfExists, AttributeChanges),
     /// `drop`.
     Drop(u8, bool),
-    /// `send`: sizes and fill bytes of the bodies, and whether they have headers.
-    Send(u8, Vec<(usize, u8, bool)>),
+    /// `send`: sizes and fill bytes of the bodies, whether they have headers, and when they are
+    /// visible.
+    Send(u8, Vec<(usize, u8, bool)>, Option<Due>),
     /// `receive`: queues, most messages, bytes, timeout, delete, receipts to settle.
     Receive(Vec<u8>, u32, u64, Option<u64>, bool, Vec<Pick>),
-    /// `delete`.
-    Delete(u8, Vec<Pick>),
+    /// `delete`, `extend`, `release`.
+    Settle(u8, SettleAction, Vec<Pick>),
+    /// `discard`, `reschedule`.
+    ById(u8, ByIdAction, Vec<u64>),
+    /// `update`.
+    Update(u8, AttributeChanges),
 }
 
 /// Which receipt to use.
@@ -70,9 +78,16 @@ fn attributes() -> impl Strategy<Value = AttributeChanges> {
         proptest::option::weighted(0.3, 1u64..20_000),
         proptest::option::weighted(0.3, 0u64..6_000),
         proptest::option::weighted(0.5, 0u64..5_000),
+        proptest::option::weighted(0.2, 1u64..20),
+        proptest::option::weighted(0.1, 0u64..3_000),
     )
-        .prop_map(|(max_messages, max_bytes, max_message_size, visibility_timeout_ms)| {
-            AttributeChanges { max_messages, max_bytes, max_message_size, visibility_timeout_ms }
+        .prop_map(|(messages, bytes, size, timeout, in_flight, delay)| AttributeChanges {
+            max_messages: messages,
+            max_bytes: bytes,
+            max_message_size: size,
+            visibility_timeout_ms: timeout,
+            max_in_flight: in_flight,
+            delay_ms: delay,
         })
 }
 
@@ -89,6 +104,27 @@ fn bodies() -> impl Strategy<Value = Vec<(usize, u8, bool)>> {
     let few = proptest::collection::vec((size, any::<u8>(), prop::bool::weighted(0.2)), 1..8);
     let many = proptest::collection::vec((0usize..300, any::<u8>(), Just(false)), 100..250);
     prop_oneof![6 => few, 1 => many]
+}
+
+fn due() -> impl Strategy<Value = Due> {
+    prop_oneof![
+        3 => (0u64..4_000).prop_map(Due::After),
+        1 => (900_000u64..1_100_000).prop_map(Due::At),
+    ]
+}
+
+fn settle_action() -> impl Strategy<Value = SettleAction> {
+    prop_oneof![
+        4 => Just(SettleAction::Delete),
+        1 => (0u64..4_000).prop_map(|ms| SettleAction::Extend(Until::By(ms))),
+        1 => (0u64..4_000).prop_map(|ms| SettleAction::Extend(Until::To(ms))),
+        2 => (any::<bool>(), proptest::option::of(due()))
+            .prop_map(|(counted, due)| SettleAction::Release { counted, due }),
+    ]
+}
+
+fn by_id_action() -> impl Strategy<Value = ByIdAction> {
+    prop_oneof![Just(ByIdAction::Discard), due().prop_map(ByIdAction::Reschedule)]
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
@@ -112,12 +148,17 @@ fn intent() -> impl Strategy<Value = Intent> {
         3 => (queue(), if_exists(), attributes())
             .prop_map(|(queue, mode, attributes)| Intent::Create(queue, mode, attributes)),
         1 => (queue(), any::<bool>()).prop_map(|(queue, only)| Intent::Drop(queue, only)),
-        8 => (queue(), bodies()).prop_map(|(queue, bodies)| Intent::Send(queue, bodies)),
+        8 => (queue(), bodies(), proptest::option::weighted(0.2, due()))
+            .prop_map(|(queue, bodies, due)| Intent::Send(queue, bodies, due)),
         8 => receive.prop_map(|(queues, max, bytes, timeout, delete, settle)| {
             Intent::Receive(queues, max, bytes, timeout, delete, settle)
         }),
-        6 => (queue(), proptest::collection::vec(pick(), 1..20))
-            .prop_map(|(queue, picks)| Intent::Delete(queue, picks)),
+        8 => (queue(), settle_action(), proptest::collection::vec(pick(), 1..20))
+            .prop_map(|(queue, action, picks)| Intent::Settle(queue, action, picks)),
+        3 => (queue(), by_id_action(), proptest::collection::vec(0u64..60, 1..6))
+            .prop_map(|(queue, action, ids)| Intent::ById(queue, action, ids)),
+        1 => (queue(), attributes())
+            .prop_map(|(queue, attributes)| Intent::Update(queue, attributes)),
     ]
 }
 
@@ -157,11 +198,13 @@ impl Intent {
             Self::Drop(queue, only_if_empty) => {
                 Command::Drop(Drop { queue: queue_name(*queue), only_if_empty: *only_if_empty })
             }
-            Self::Send(queue, bodies) => {
-                let messages = bodies
-                    .iter()
-                    .map(|(size, fill, headers)| message(vec![*fill; *size], *headers));
-                Command::Send(Send { queue: queue_name(*queue), messages: messages.collect() })
+            Self::Send(queue, bodies, due) => {
+                let message = |(size, fill, headers): &(usize, u8, bool)| NewMessage {
+                    due: *due,
+                    ..message(vec![*fill; *size], *headers)
+                };
+                let messages = bodies.iter().map(message).collect();
+                Command::Send(Send { queue: queue_name(*queue), messages })
             }
             Self::Receive(queues, max, bytes_max, timeout, delete, settle) => {
                 Command::Receive(Receive {
@@ -174,9 +217,17 @@ impl Intent {
                     secret,
                 })
             }
-            Self::Delete(queue, picks) => Command::Delete(Delete {
+            Self::Settle(queue, action, picks) => Command::Settle(Settle {
                 queue: queue_name(*queue),
+                action: *action,
                 receipts: picks.iter().map(pick).collect(),
+            }),
+            Self::ById(queue, action, ids) => {
+                Command::ById(ById { queue: queue_name(*queue), action: *action, ids: ids.clone() })
+            }
+            Self::Update(queue, attributes) => Command::Update(Update {
+                queue: queue_name(*queue),
+                attributes: attributes.clone(),
             }),
         }
     }
@@ -193,6 +244,7 @@ pub fn message(body: Vec<u8>, headers: bool) -> NewMessage {
     NewMessage {
         crc: body.crc,
         size: (body.bytes.len() + headers.size()) as u64,
+        due: None,
         fields: headers.to_fields(),
         body: body.bytes,
     }

@@ -21,13 +21,18 @@ cases! {
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
     create_compares_only_the_attributes_given
     create_refuses_what_no_queue_may_have
+    delayed_messages_come_when_they_are_due
+    delete_by_id
     drain_takes_everything_and_ends
     drop_asks_for_yes_when_there_are_messages
+    durations_and_times_are_held_to_their_ranges
     errors_as_json
+    extend_moves_the_end_of_a_lease
     full_queue_refuses_and_takes_again
     headers_come_back
     life_of_a_message
     list_and_info
+    max_in_flight_holds_receives_back
     message_comes_back_when_it_is_not_deleted
     message_over_the_limit_of_its_queue
     names_are_held_to_the_rule
@@ -35,15 +40,21 @@ cases! {
     output_that_nobody_takes
     ping_and_stop
     receipts_from_standard_input
+    receipts_of_another_queue_change_nothing
     receipts_that_do_not_hold
     receive_forms_of_output
     receive_prefers_the_queue_named_first
     receive_with_nothing_there_is_1
     received_at_most_once_when_deleted_on_receive
+    release_gives_back_at_once
+    release_with_a_delay
+    release_without_counting
+    reschedule_moves_a_message_in_time
     scripts_run_up_to_the_first_failure
     send_takes_messages_from_arguments_input_and_files
     send_to_nowhere
     stream_that_is_stopped_tells_where_to_go_on
+    update_changes_a_queue_live
     usage_is_2
 }
 

@@ -6,6 +6,7 @@ mod cases;
 mod data;
 mod durability;
 mod ends;
+mod leases;
 mod manual;
 mod prompt;
 mod readme;

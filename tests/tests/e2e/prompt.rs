@@ -98,6 +98,35 @@ fn ctrl_c_ends_a_waiting_receive_and_keeps_the_prompt() {
     assert_eq!(leave(prompt).exit, 0);
 }
 
+/// What is ready and leased after a prompt in which one message was looked at and another deleted.
+fn places_after_a_prompt(flags: &str) -> (Daemon, u64, u64) {
+    let daemon = Daemon::new();
+    daemon.qctl("create jobs --visibility-timeout 1h").ok();
+    daemon.qctl("send jobs looked-at deleted elsewhere").ok();
+    let mut prompt = terminal(&daemon, flags).start();
+    let place = prompt.wait_for(0, PROMPT);
+    let place = enter(&mut prompt, place, "receive jobs --body", "\nlooked-at");
+    let place = enter(&mut prompt, place, "receive jobs --ack", "\ndeleted");
+    daemon.qctl("receive jobs").ok();
+    enter(&mut prompt, place, "ping", "pong");
+    assert_eq!(leave(prompt).exit, 0);
+    let statistics = statistics(&mut daemon.raw(), "jobs");
+    (daemon, statistics.ready, statistics.leased)
+}
+
+#[test]
+fn lease_taken_at_the_prompt_is_released_at_its_end_uncounted() {
+    let (daemon, ready, leased) = places_after_a_prompt("");
+    assert_eq!((ready, leased), (1, 1), "the one received elsewhere stays leased");
+    assert_eq!(daemon.qctl("receive jobs --columns id,attempt").ok(), "1\t1");
+}
+
+#[test]
+fn lease_taken_at_the_prompt_is_kept_when_asked_for() {
+    let (_daemon, ready, leased) = places_after_a_prompt("--keep");
+    assert_eq!((ready, leased), (0, 2));
+}
+
 #[test]
 fn ctrl_c_on_a_line_drops_the_line() {
     let daemon = Daemon::new();

@@ -1,0 +1,97 @@
+//! The flags of `create` and `update` that set a queue's attributes.
+
+use clap::Args;
+use qd_protocol::AttributeChanges;
+use qd_protocol::attributes::{AttributeSpec, UNLIMITED, Unit};
+
+use crate::exit::Failure;
+use crate::units;
+
+/// One flag an attribute; those not given are left alone.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AttributeFlags {
+    /// Most live messages [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = units::count_or_unlimited)]
+    max_messages: Option<u64>,
+    /// Most bytes of live messages, bodies and headers [default: unlimited]
+    #[arg(long, value_name = "SIZE", value_parser = units::size_or_unlimited)]
+    max_bytes: Option<u64>,
+    /// Largest message, at most 16MiB [default: 1MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    max_message_size: Option<u64>,
+    /// Most leased messages; at the limit receives find nothing [default: unlimited]
+    #[arg(long, value_name = "N", value_parser = units::count_or_unlimited)]
+    max_in_flight: Option<u64>,
+    /// How long a received message stays hidden unless it is deleted [default: 30s]
+    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    visibility_timeout: Option<u64>,
+    /// How long a message sent without a delay of its own is not visible [default: 0]
+    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    delay: Option<u64>,
+}
+
+impl AttributeFlags {
+    /// The attributes given, each within its range.
+    pub fn changes(&self) -> Result<AttributeChanges, Failure> {
+        let attributes = AttributeChanges {
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
+            max_message_size: self.max_message_size,
+            visibility_timeout_ms: self.visibility_timeout,
+            max_in_flight: self.max_in_flight,
+            delay_ms: self.delay,
+        };
+        for (spec, value) in attributes.values() {
+            if value.is_some_and(|value| !spec.allows(value)) {
+                return Err(Failure::Usage(out_of_range(spec)));
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+fn out_of_range(spec: &AttributeSpec) -> String {
+    let show = |value: u64| match spec.unit {
+        Unit::Messages => value.to_string(),
+        Unit::Bytes => units::show_size(value),
+        Unit::Milliseconds => units::show_duration(value),
+    };
+    let unlimited = if spec.default == UNLIMITED { ", or unlimited" } else { "" };
+    format!("--{} must be {} to {}{unlimited}", spec.name, show(spec.least), show(spec.most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn attributes_out_of_range_are_a_usage_error() {
+        let none = AttributeFlags::default;
+        let count = |max_messages| AttributeFlags { max_messages, ..none() };
+        let size = |max_message_size| AttributeFlags { max_message_size, ..none() };
+        assert!(count(Some(1)).changes().is_ok());
+        assert!(count(Some(UNLIMITED)).changes().is_ok());
+        assert!(size(Some(0)).changes().is_ok());
+        for bad in [
+            count(Some(0)),
+            size(Some((16 << 20) + 1)),
+            size(Some(UNLIMITED)),
+            AttributeFlags { max_in_flight: Some(0), ..none() },
+            AttributeFlags { delay: Some(u64::MAX), ..none() },
+        ] {
+            let failure = bad.changes().unwrap_err();
+            assert_eq!(failure.exit(), Exit::Usage);
+            assert!(failure.to_string().contains(" must be "), "{failure}");
+        }
+    }
+
+    #[test]
+    fn every_attribute_has_its_flag() {
+        let command = AttributeFlags::augment_args(clap::Command::new("create"));
+        for spec in qd_protocol::attributes::SPECS {
+            let found = command.get_arguments().any(|flag| flag.get_long() == Some(spec.name));
+            assert!(found, "--{}", spec.name);
+        }
+    }
+}

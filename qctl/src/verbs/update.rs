@@ -1,0 +1,49 @@
+//! `qctl update`.
+
+use clap::Args;
+use qd_protocol::verbs;
+use qd_protocol::{AttributeChanges, QueueName};
+
+use super::attributes::AttributeFlags;
+use crate::exit::{Exit, Failure};
+use crate::output::{Record, Records, Value};
+use crate::session::Session;
+
+/// Change attributes of a queue
+///
+/// Attributes that are not given stay as they are.
+#[derive(Debug, Clone, Args)]
+pub struct Update {
+    /// The queue
+    queue: QueueName,
+    #[command(flatten)]
+    attributes: AttributeFlags,
+}
+
+impl Update {
+    /// Changes them.
+    pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let attributes = self.attributes.changes()?;
+        if attributes == AttributeChanges::default() {
+            let text = "no attribute is given; help update shows them".to_owned();
+            return Err(Failure::Usage(text));
+        }
+        let update = verbs::Update { queue: self.queue.clone(), attributes };
+        let answer = session.call(update).await?;
+        let out = &mut session.out;
+        if out.is_json() {
+            let record: Record = vec![
+                ("queue".to_owned(), Value::Text(self.queue.to_string())),
+                ("changed".to_owned(), Value::Flag(answer.changed)),
+            ];
+            let mut records = Records::new(out, false, &[], &[], &[])?;
+            records.push(out, &record)?;
+            records.finish(out)?;
+        } else if out.is_table() {
+            let what = if answer.changed { "updated" } else { "unchanged:" };
+            out.line(&format!("{what} {}", self.queue))?;
+            out.flush()?;
+        }
+        Ok(Exit::Done)
+    }
+}

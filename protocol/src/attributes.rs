@@ -84,6 +84,8 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Milliseconds,
+    /// A choice of [`OVERFLOW_NAMES`].
+    Overflow,
 }
 
 /// Name, default and range of an attribute.
@@ -127,13 +129,27 @@ attributes! {
     /// How long a message is not visible after it is sent, unless it comes with a time of its
     /// own; 0 to 100 years.
     delay_ms = 6, "delay", 0, 0, DELAY_MS_MAX, Milliseconds;
+    /// How long after it was sent a message is removed, wherever it is; a leased one when its
+    /// lease is over. 1 ms to 100 years, or [`UNLIMITED`]: never.
+    retention_ms = 7, "retention", UNLIMITED, 1, DELAY_MS_MAX, Milliseconds;
+    /// What happens to a message that comes when the queue is full: [`OVERFLOW_REJECT`] or
+    /// [`OVERFLOW_DROP_OLDEST`].
+    overflow = 13, "overflow", OVERFLOW_REJECT, OVERFLOW_REJECT, OVERFLOW_DROP_OLDEST, Overflow;
 }
+
+/// A message that does not fit is refused with `queue_full`.
+pub const OVERFLOW_REJECT: u64 = 0;
+/// The oldest ready or delayed messages are removed, and counted as dropped, until it fits.
+pub const OVERFLOW_DROP_OLDEST: u64 = 1;
+/// The names of the choices for `overflow`, by their numbers.
+pub const OVERFLOW_NAMES: [&str; 2] = ["reject", "drop-oldest"];
 
 /// Longest visibility timeout, and longest extension of a lease at once: 365 days. Far above any
 /// use, far below overflow.
 pub const VISIBILITY_TIMEOUT_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
-/// Longest delay of a queue, of a message and of a release: 100 years of 365 days.
+/// Longest delay of a queue, of a message and of a release, longest retention and longest time to
+/// live: 100 years of 365 days.
 pub const DELAY_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// Declares the statistics once: field, tag on the wire, name in JSON.
@@ -266,5 +282,13 @@ mod tests {
             assert!(spec.allows(value), "{}", spec.name);
             assert_eq!(spec.default, value);
         }
+    }
+
+    #[test]
+    fn every_overflow_has_its_name() {
+        let spec = SPECS.iter().find(|spec| spec.unit == Unit::Overflow).unwrap();
+        assert_eq!((spec.least, spec.most), (0, OVERFLOW_NAMES.len() as u64 - 1));
+        assert_eq!(OVERFLOW_NAMES[OVERFLOW_REJECT as usize], "reject");
+        assert_eq!(OVERFLOW_NAMES[OVERFLOW_DROP_OLDEST as usize], "drop-oldest");
     }
 }

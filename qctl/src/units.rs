@@ -69,6 +69,27 @@ pub fn delay_ms(text: &str) -> Result<u64, String> {
     at_most(duration_ms(text)?, qd_protocol::attributes::DELAY_MS_MAX)
 }
 
+/// Reads the time to live of a message: 1 ms to 100 years of 365 days.
+pub fn ttl_ms(text: &str) -> Result<u64, String> {
+    match delay_ms(text)? {
+        0 => Err("at least 1ms".to_owned()),
+        ms => Ok(ms),
+    }
+}
+
+/// Reads a duration that may be `forever`.
+pub fn duration_ms_or_forever(text: &str) -> Result<u64, String> {
+    if text == "forever" {
+        return Ok(qd_protocol::attributes::UNLIMITED);
+    }
+    let no_word = text.starts_with(|first: char| first.is_ascii_digit());
+    if !no_word {
+        return Err("expected a duration, like 14d, or forever".to_owned());
+    }
+    // What is too long for a number is not to become the number of forever.
+    at_most(duration_ms(text)?, qd_protocol::attributes::DELAY_MS_MAX)
+}
+
 fn at_most(ms: u64, most_ms: u64) -> Result<u64, String> {
     if ms <= most_ms { Ok(ms) } else { Err(format!("at most {}", show_duration(most_ms))) }
 }
@@ -194,6 +215,22 @@ mod tests {
         assert_eq!(count_or_unlimited("unlimited"), Ok(u64::MAX));
         assert_eq!(size_or_unlimited("unlimited"), Ok(u64::MAX));
         assert!(count_or_unlimited("many").is_err());
+    }
+
+    #[test]
+    fn forever_is_a_word_and_no_number_is() {
+        assert_eq!(duration_ms_or_forever("forever"), Ok(u64::MAX));
+        assert_eq!(duration_ms_or_forever("36500d"), Ok(3_153_600_000_000));
+        for bad in ["", "never", "unlimited", "-1s", "36501d", "18446744073709551615ms", "5"] {
+            assert!(duration_ms_or_forever(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn time_to_live_is_not_0() {
+        assert_eq!(ttl_ms("1ms"), Ok(1));
+        assert!(ttl_ms("0").is_err());
+        assert!(ttl_ms("36501d").is_err());
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Bench {
             crc: body.crc,
             size: 100,
             due: None,
+            ttl_ms: None,
             fields: Bytes::new(),
             body: body.bytes,
         };

@@ -48,6 +48,8 @@ pub struct Machine {
     names: BTreeMap<QueueName, u64>,
     position: Position,
     node: u64,
+    /// Queues by when their retention may have something to remove, in state ms.
+    retention: BTreeSet<(u64, u64)>,
 }
 
 /// What applying a record did.
@@ -75,14 +77,22 @@ impl Machine {
             names.insert(queue.name.clone(), number);
             queues.insert(number, queue);
         }
-        Ok(Self { store, queues, names, position, node })
+        let retention = store.read(|tables| {
+            let mut retention = BTreeSet::new();
+            for (number, queue) in &mut queues {
+                queue.retention_due_ms = queue.find_retention_due(*number, tables)?;
+                retention.extend(queue.retention_due_ms.map(|due_ms| (due_ms, *number)));
+            }
+            Ok(retention)
+        })?;
+        Ok(Self { store, queues, names, position, node, retention })
     }
 
     /// Applies a record and makes its effects durable.
     ///
     /// `record.sequence` must follow [`Position::applied`].
     pub fn apply(&mut self, record: &Record) -> Result<Applied> {
-        let Self { store, queues, names, position, .. } = self;
+        let Self { store, queues, names, position, retention, .. } = self;
         store.write(|tables| {
             assert_eq!(record.sequence, position.applied + 1, "records are applied in order");
             position.applied = record.sequence;
@@ -94,6 +104,8 @@ impl Machine {
                 queues,
                 names,
                 next_queue: &mut position.next_queue,
+                retention,
+                dropped: 0,
                 pending: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
@@ -109,7 +121,7 @@ impl Machine {
             Ok(Applied {
                 outcomes,
                 touched,
-                next_due_ms: next_due_ms(tables)?,
+                next_due_ms: next_due_ms(tables, retention)?,
                 unfinished: tables.has_graves()?,
             })
         })
@@ -127,7 +139,7 @@ impl Machine {
 
     /// State time, in ms, from which on the next settlement is due.
     pub fn next_due_ms(&self) -> Result<Option<u64>> {
-        self.store.read(next_due_ms)
+        self.store.read(|tables| next_due_ms(tables, &self.retention))
     }
 
     /// Name of the queue with this number.
@@ -209,6 +221,9 @@ struct Step<'a, 't> {
     queues: &'a mut BTreeMap<u64, Queue>,
     names: &'a mut BTreeMap<QueueName, u64>,
     next_queue: &'a mut u64,
+    retention: &'a mut BTreeSet<(u64, u64)>,
+    /// Messages that this record has removed to make room.
+    dropped: usize,
     /// Messages of this record that are in no chunk yet: first id, and the chunk being built.
     pending: BTreeMap<u64, (u64, ChunkBuilder)>,
     /// Queues whose row is to be written.
@@ -244,13 +259,13 @@ impl Step<'_, '_> {
         settled: Option<qd_protocol::verbs::delete::Statuses>,
     ) -> Result<Outcome> {
         match command {
-            Command::Create(create) => Ok(self.create(create)),
+            Command::Create(create) => self.create(create),
             Command::Drop(drop) => self.drop_queue(drop),
             Command::Send(send) => self.send(send),
             Command::Receive(receive) => self.receive(receive, settled),
             Command::Settle(settle) => self.settle(settle),
             Command::ById(by_id) => self.by_id(by_id),
-            Command::Update(update) => Ok(self.update(update)),
+            Command::Update(update) => self.update(update),
         }
     }
 
@@ -282,10 +297,12 @@ impl Step<'_, '_> {
 }
 
 /// When the next settlement is due, in state ms.
-fn next_due_ms(tables: &Tables<'_>) -> Result<Option<u64>> {
+fn next_due_ms(tables: &Tables<'_>, retention: &BTreeSet<(u64, u64)>) -> Result<Option<u64>> {
     let lease_end_ms = tables.first_lease_end()?.map(|(end_ms, ..)| end_ms);
     let due_ms = tables.first_due()?.map(|(due_ms, ..)| due_ms);
-    Ok(lease_end_ms.into_iter().chain(due_ms).min())
+    let expires_ms = tables.first_expiry()?.map(|(expires_ms, ..)| expires_ms);
+    let retained_ms = retention.first().map(|(due_ms, _)| *due_ms);
+    Ok([lease_end_ms, due_ms, expires_ms, retained_ms].into_iter().flatten().min())
 }
 
 fn no_such_queue(name: &QueueName) -> Refusal {

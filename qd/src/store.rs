@@ -158,8 +158,8 @@ impl Store {
             })+};
         }
         hash_tables!(
-            QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, DUE, LEASES, LEASE_ENDS, PRODUCERS,
-            GRAVES
+            QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, DUE, EXPIRY, LEASES, LEASE_ENDS,
+            PRODUCERS, GRAVES
         );
         Ok(hasher.finish())
     }

@@ -44,9 +44,9 @@ pub(super) fn headers() -> impl Strategy<Value = Headers> {
 }
 
 fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
-    any::<[Option<u64>; 6]>().prop_map(|values| {
+    any::<[Option<u64>; 8]>().prop_map(|values| {
         let [max_messages, max_bytes, max_message_size, rest @ ..] = values;
-        let [visibility_timeout_ms, max_in_flight, delay_ms] = rest;
+        let [visibility_timeout_ms, max_in_flight, delay_ms, retention_ms, overflow] = rest;
         AttributeChanges {
             max_messages,
             max_bytes,
@@ -54,6 +54,8 @@ fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
             visibility_timeout_ms,
             max_in_flight,
             delay_ms,
+            retention_ms,
+            overflow,
         }
     })
 }
@@ -143,10 +145,12 @@ fn until() -> impl Strategy<Value = Until> {
 }
 
 fn send() -> impl Strategy<Value = Send> {
-    let entry = (body(), headers(), option::of(due())).prop_map(|(body, headers, due)| SendEntry {
+    let times = (option::of(due()), option::of(any::<u64>()));
+    let entry = (body(), headers(), times).prop_map(|(body, headers, (due, ttl_ms))| SendEntry {
         body,
         headers,
         due,
+        ttl_ms,
     });
     (name(), vec(entry, 0..5)).prop_map(|(queue, entries)| Send { queue, entries })
 }

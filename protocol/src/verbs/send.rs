@@ -4,7 +4,7 @@
 //! request: queue, u32 count, entries
 //! entry:   u32 body length, u32 CRC-32C of the body, u32 length of optional fields,
 //!          optional fields (1 one header; 2 delay in ms (u64); 3 not visible before (u64 ms
-//!          since 1970 UTC); of 2 and 3 the last one counts), body
+//!          since 1970 UTC); of 2 and 3 the last one counts; 4 time to live in ms (u64)), body
 //! answer:  u32 count of runs, runs
 //! run:     u32 entries, u8 0, u64 id of the first, the others follow one by one; or
 //!          u32 entries, u8 1, u32 length, refusal
@@ -43,6 +43,10 @@ pub struct SendEntry {
     pub headers: Headers,
     /// When it becomes visible; `None`: after the queue's own delay.
     pub due: Option<Due>,
+    /// How long after it is stored the message is removed, wherever it is; a leased one when its
+    /// lease is over. 1 ms to [`crate::attributes::DELAY_MS_MAX`]; `None`: only by the queue's
+    /// retention.
+    pub ttl_ms: Option<u64>,
 }
 
 /// When a message becomes visible.
@@ -58,13 +62,14 @@ pub enum Due {
 
 const FIELD_DELAY: u8 = 2;
 const FIELD_NOT_BEFORE: u8 = 3;
+const FIELD_TTL: u8 = 4;
 /// Bytes of an optional field whose value is a `u64`.
 const NUMBER_FIELD_BYTES: usize = 13;
 
 impl SendEntry {
     /// A message without headers that becomes visible after the queue's own delay.
     pub fn new(body: impl Into<bytes::Bytes>) -> Self {
-        Self { body: Body::new(body), headers: Headers::default(), due: None }
+        Self { body: Body::new(body), headers: Headers::default(), due: None, ttl_ms: None }
     }
 
     /// Bytes of body and headers, which count towards sizes and limits.
@@ -80,7 +85,8 @@ impl SendEntry {
     fn fields_bytes(&self) -> usize {
         // An optional field has 5 bytes before its value, a header's value 2 before its key.
         let headers = self.headers.size() + self.headers.0.len() * 7;
-        headers + self.due.map_or(0, |_| NUMBER_FIELD_BYTES)
+        let numbers = usize::from(self.due.is_some()) + usize::from(self.ttl_ms.is_some());
+        headers + numbers * NUMBER_FIELD_BYTES
     }
 
     /// What is wrong with the entry whatever the queue: damaged on the way, or too many headers.
@@ -182,6 +188,9 @@ impl Payload for SendEntry {
             Some(Due::After(ms)) => put_field(out, FIELD_DELAY, |out| out.put_u64_le(ms)),
             Some(Due::At(ms)) => put_field(out, FIELD_NOT_BEFORE, |out| out.put_u64_le(ms)),
         }
+        if let Some(ms) = self.ttl_ms {
+            put_field(out, FIELD_TTL, |out| out.put_u64_le(ms));
+        }
         out.put_slice(&self.body.bytes);
     }
 
@@ -190,17 +199,18 @@ impl Payload for SendEntry {
         let crc = input.u32("body CRC")?;
         let fields_bytes = input.u32("length of optional fields")? as usize;
         let mut fields = Reader::new(input.bytes("optional fields", fields_bytes)?);
-        let (mut headers, mut due) = (Headers::default(), None);
+        let (mut headers, mut due, mut ttl_ms) = (Headers::default(), None, None);
         while let Some((tag, mut value)) = fields.field()? {
             match tag {
                 FIELD_HEADER => headers.read_field(&mut value)?,
                 FIELD_DELAY => due = Some(Due::After(value.u64("delay")?)),
                 FIELD_NOT_BEFORE => due = Some(Due::At(value.u64("not visible before")?)),
+                FIELD_TTL => ttl_ms = Some(value.u64("time to live")?),
                 _ => {}
             }
         }
         let bytes = input.bytes("body", body_bytes)?;
-        Ok(Self { body: Body { bytes, crc }, headers, due })
+        Ok(Self { body: Body { bytes, crc }, headers, due, ttl_ms })
     }
 }
 
@@ -283,11 +293,13 @@ mod tests {
     #[test]
     fn entry_takes_the_bytes_that_it_says() {
         for due in [None, Some(Due::After(0)), Some(Due::At(u64::MAX))] {
-            let headers = Headers(vec![("a".to_owned(), String::new())]);
-            let entry = SendEntry { headers, due, ..SendEntry::new("body") };
-            let mut out = BytesMut::new();
-            entry.encode(&mut out);
-            assert_eq!(out.len(), entry.encoded_bytes());
+            for ttl_ms in [None, Some(1)] {
+                let headers = Headers(vec![("a".to_owned(), String::new())]);
+                let entry = SendEntry { headers, due, ttl_ms, ..SendEntry::new("body") };
+                let mut out = BytesMut::new();
+                entry.encode(&mut out);
+                assert_eq!(out.len(), entry.encoded_bytes());
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+use qd_protocol::attributes::OVERFLOW_DROP_OLDEST;
 use qd_protocol::preamble::{ClientPreamble, ServerPreamble, Status, VersionRange};
 use qd_protocol::request::{put_answer, put_refusal, put_request};
 use qd_protocol::verbs::delete::Statuses;
@@ -34,6 +35,7 @@ pub fn all() -> BTreeMap<String, Bytes> {
     // Behind the others, so that the correlation ids of those stay what they are.
     settling(&mut all);
     delays(&mut all);
+    lives(&mut all);
     all.frames
 }
 
@@ -239,4 +241,16 @@ fn delays(all: &mut Examples) {
     let entry = |due| SendEntry { due: Some(due), ..SendEntry::new("hello") };
     let entries = vec![entry(Due::After(60_000)), entry(Due::At(TIME_MS + 3_600_000))];
     all.request("delayed send", Some(11), &Send { queue: jobs(), entries });
+}
+
+fn lives(all: &mut Examples) {
+    let attributes = AttributeChanges {
+        retention_ms: Some(86_400_000),
+        overflow: Some(OVERFLOW_DROP_OLDEST),
+        ..AttributeChanges::default()
+    };
+    all.request("lossy update", Some(12), &Update { queue: jobs(), attributes });
+    let due = Some(Due::After(5_000));
+    let entries = vec![SendEntry { due, ttl_ms: Some(60_000), ..SendEntry::new("hello") }];
+    all.request("short-lived send", Some(13), &Send { queue: jobs(), entries });
 }

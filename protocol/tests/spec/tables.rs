@@ -87,12 +87,17 @@ fn table_of_attributes_is_that_of_the_code() {
             Unit::Messages => "messages",
             Unit::Bytes => "bytes",
             Unit::Milliseconds => "ms",
+            Unit::Overflow => "choice",
         };
         row([&tag.to_string(), name, unit, &number(least), &number(most), &number(default)])
     });
     assert_eq!(table("ATTRIBUTES"), attributes.collect::<Vec<_>>());
     let texts = SPECS.iter().map(|spec| row([spec.name]));
     assert_eq!(list_of("ATTRIBUTES", 1), texts.collect::<Vec<_>>());
+    for (number, name) in attributes::OVERFLOW_NAMES.iter().enumerate() {
+        let choice = format!("{number}, {name}");
+        assert!(page().iter().any(|line| line.contains(&choice)), "{choice} is not on the page");
+    }
 }
 
 #[test]
@@ -119,6 +124,7 @@ fn table_of_limits_is_that_of_the_code() {
         ("wait", receive::WAIT_MS_MAX),
         ("visibility timeout", attributes::VISIBILITY_TIMEOUT_MS_MAX),
         ("delay", attributes::DELAY_MS_MAX),
+        ("time to live", attributes::DELAY_MS_MAX),
         ("receive answer", receive::ANSWER_BYTES_MAX),
         ("list page", u64::from(list::PAGE_MAX)),
         ("receipt", receipt::RECEIPT_BYTES as u64),

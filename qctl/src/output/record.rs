@@ -16,7 +16,7 @@ pub enum Value {
     Count(u64),
     /// Bytes; the largest number is "unlimited".
     Bytes(u64),
-    /// Milliseconds.
+    /// Milliseconds; the largest number is "forever".
     Millis(u64),
     /// Milliseconds since 1970-01-01 UTC.
     Time(u64),
@@ -36,6 +36,7 @@ impl Value {
         match self {
             Self::Text(text) => text.clone(),
             Self::Count(UNLIMITED) | Self::Bytes(UNLIMITED) => "unlimited".to_owned(),
+            Self::Millis(UNLIMITED) => "forever".to_owned(),
             Self::Count(number) | Self::Bytes(number) | Self::Millis(number) => number.to_string(),
             Self::Time(ms) => crate::time::rfc3339(*ms),
             Self::Decimal(number) => format!("{number:.3}"),
@@ -46,7 +47,7 @@ impl Value {
     fn human(&self) -> String {
         match self {
             Self::Bytes(number) if *number != UNLIMITED => show_size(*number),
-            Self::Millis(ms) => show_duration(*ms),
+            Self::Millis(ms) if *ms != UNLIMITED => show_duration(*ms),
             _ => self.plain(),
         }
     }
@@ -58,7 +59,9 @@ impl Value {
     fn json(&self, key: &str, object: &mut Object) {
         match self {
             Self::Text(text) => object.text(key, text),
-            Self::Count(UNLIMITED) | Self::Bytes(UNLIMITED) => object.null(key),
+            Self::Count(UNLIMITED) | Self::Bytes(UNLIMITED) | Self::Millis(UNLIMITED) => {
+                object.null(key);
+            }
             Self::Count(number) | Self::Bytes(number) | Self::Millis(number) => {
                 object.number(key, *number);
             }

@@ -1,8 +1,9 @@
 //! The flags of `create` and `update` that set a queue's attributes.
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use qd_protocol::AttributeChanges;
-use qd_protocol::attributes::{AttributeSpec, UNLIMITED, Unit};
+use qd_protocol::attributes::{AttributeSpec, OVERFLOW_NAMES, UNLIMITED, Unit};
 
 use crate::exit::Failure;
 use crate::units;
@@ -28,6 +29,12 @@ pub struct AttributeFlags {
     /// How long a message sent without a delay of its own is not visible [default: 0]
     #[arg(long, value_name = "D", value_parser = units::duration_ms)]
     delay: Option<u64>,
+    /// How long after it was sent a message is removed, or forever [default: forever]
+    #[arg(long, value_name = "D", value_parser = units::duration_ms_or_forever)]
+    retention: Option<u64>,
+    /// What a full queue does with a message that comes [default: reject]
+    #[arg(long, value_name = "CHOICE", value_parser = overflow_parser())]
+    overflow: Option<u64>,
 }
 
 impl AttributeFlags {
@@ -40,14 +47,44 @@ impl AttributeFlags {
             visibility_timeout_ms: self.visibility_timeout,
             max_in_flight: self.max_in_flight,
             delay_ms: self.delay,
+            retention_ms: self.retention,
+            overflow: self.overflow,
         };
         for (spec, value) in attributes.values() {
             if value.is_some_and(|value| !spec.allows(value)) {
                 return Err(Failure::Usage(out_of_range(spec)));
             }
         }
+        if let (Some(delay), Some(retention)) = (self.delay, self.retention) {
+            check_seen(("--delay", delay), ("--retention", retention))?;
+        }
         Ok(attributes)
     }
+}
+
+/// Refuses a life that is over before its delay: nobody would ever see the message.
+pub fn check_seen(delay: (&str, u64), life: (&str, u64)) -> Result<(), Failure> {
+    if delay.1 < life.1 {
+        return Ok(());
+    }
+    let [delay_ms, life_ms] = [delay.1, life.1].map(units::show_duration);
+    let text = format!(
+        "{} {life_ms} is over by the time {} {delay_ms} ends: no message would be received",
+        life.0, delay.0,
+    );
+    Err(Failure::Usage(text))
+}
+
+/// Reads a choice for `--overflow` to its number.
+fn overflow_parser() -> impl TypedValueParser<Value = u64> {
+    let number = |name: String| OVERFLOW_NAMES.iter().position(|known| *known == name);
+    PossibleValuesParser::new(OVERFLOW_NAMES).map(move |name| number(name).unwrap_or(0) as u64)
+}
+
+/// The name of a choice for `--overflow`; the number, where it is one of a newer server.
+pub fn show_overflow(value: u64) -> String {
+    let name = usize::try_from(value).ok().and_then(|number| OVERFLOW_NAMES.get(number));
+    name.map_or_else(|| value.to_string(), |name| (*name).to_owned())
 }
 
 fn out_of_range(spec: &AttributeSpec) -> String {
@@ -55,8 +92,13 @@ fn out_of_range(spec: &AttributeSpec) -> String {
         Unit::Messages => value.to_string(),
         Unit::Bytes => units::show_size(value),
         Unit::Milliseconds => units::show_duration(value),
+        Unit::Overflow => show_overflow(value),
     };
-    let unlimited = if spec.default == UNLIMITED { ", or unlimited" } else { "" };
+    let unlimited = match spec.unit {
+        _ if spec.default != UNLIMITED => "",
+        Unit::Milliseconds => ", or forever",
+        _ => ", or unlimited",
+    };
     format!("--{} must be {} to {}{unlimited}", spec.name, show(spec.least), show(spec.most))
 }
 
@@ -79,11 +121,28 @@ mod tests {
             size(Some(UNLIMITED)),
             AttributeFlags { max_in_flight: Some(0), ..none() },
             AttributeFlags { delay: Some(u64::MAX), ..none() },
+            AttributeFlags { retention: Some(0), ..none() },
+            AttributeFlags { overflow: Some(2), ..none() },
         ] {
             let failure = bad.changes().unwrap_err();
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(failure.to_string().contains(" must be "), "{failure}");
         }
+    }
+
+    #[test]
+    fn life_that_ends_before_its_delay_is_a_usage_error() {
+        assert!(check_seen(("--delay", 0), ("--ttl", 1)).is_ok());
+        assert!(check_seen(("--delay", 1), ("--retention", UNLIMITED)).is_ok());
+        for (delay, life) in [(1, 1), (60_000, 1_000)] {
+            let failure = check_seen(("--delay", delay), ("--ttl", life)).unwrap_err();
+            assert_eq!(failure.exit(), Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn choices_are_shown_by_their_names() {
+        assert_eq!([0, 1, 2].map(show_overflow), ["reject", "drop-oldest", "2"]);
     }
 
     #[test]

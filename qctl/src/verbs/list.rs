@@ -5,6 +5,7 @@ use qd_protocol::attributes::Unit;
 use qd_protocol::verbs::{self, list::PAGE_MAX};
 use qd_protocol::{Attributes, QueueDescription, QueueName, Statistics};
 
+use super::attributes::show_overflow;
 use crate::exit::{Exit, Failure};
 use crate::output::{Record, Records, Value};
 use crate::session::Session;
@@ -52,6 +53,7 @@ pub fn record(queue: &QueueDescription) -> Record {
             Unit::Messages => (name, Value::Count(value)),
             Unit::Bytes => (name, Value::Bytes(value)),
             Unit::Milliseconds => (format!("{name}_ms"), Value::Millis(value)),
+            Unit::Overflow => (name, Value::Text(show_overflow(value))),
         });
     }
     for (name, value) in queue.statistics.values() {
@@ -89,6 +91,8 @@ mod tests {
             "max_bytes",
             "max_message_size",
             "visibility_timeout_ms",
+            "retention_ms",
+            "overflow",
             "ready",
             "delayed",
             "leased",

@@ -9,12 +9,14 @@ use clap::Args;
 use qd_protocol::verbs::{self, Due, SendEntry};
 use qd_protocol::{HEADERS_BYTES_MAX, Headers, QueueName};
 
+use super::attributes::check_seen;
 use super::send_stream::{self, BATCH_BYTES, BATCH_ENTRIES};
 use super::when::When;
 use crate::exit::{Exit, Failure};
 use crate::input::Source;
 use crate::output::{Out, Record, Records, Value, tell};
 use crate::session::Session;
+use crate::units;
 
 /// Add messages to a queue
 ///
@@ -40,6 +42,9 @@ pub struct Send {
     header: Vec<(String, String)>,
     #[command(flatten)]
     when: When,
+    /// Removed after this long, whether it was received or not; at most 36500d
+    #[arg(long, value_name = "D", value_parser = units::ttl_ms)]
+    ttl: Option<u64>,
 }
 
 /// What is the same for every message of a command.
@@ -47,6 +52,7 @@ pub struct Send {
 pub struct Common {
     headers: Headers,
     due: Option<Due>,
+    ttl_ms: Option<u64>,
 }
 
 impl Common {
@@ -57,6 +63,7 @@ impl Common {
             entry.headers = self.headers.clone();
         }
         entry.due = self.due;
+        entry.ttl_ms = self.ttl_ms;
         entry
     }
 }
@@ -70,7 +77,11 @@ enum Body {
 impl Send {
     /// Sends.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let common = Common { headers: self.headers()?, due: self.when.due() };
+        let due = self.when.due();
+        if let (Some(Due::After(delay)), Some(ttl)) = (due, self.ttl) {
+            check_seen(("--delay", delay), ("--ttl", ttl))?;
+        }
+        let common = Common { headers: self.headers()?, due, ttl_ms: self.ttl };
         // A column of ids needs no name.
         session.out.header = false;
         if self.lines || self.null {

@@ -59,7 +59,10 @@ impl Work {
         check_batch(send.entries.len(), "messages")?;
         let mut messages = Vec::with_capacity(send.entries.len());
         for (index, entry) in send.entries.into_iter().enumerate() {
-            let checked = entry.check().and_then(|()| entry.due.map_or(Ok(()), check_due));
+            let checked = entry
+                .check()
+                .and_then(|()| entry.due.map_or(Ok(()), check_due))
+                .and_then(|()| entry.ttl_ms.map_or(Ok(()), check_ttl));
             checked.map_err(|mut refusal| {
                 refusal.text = format!("message {} of the batch: {}", index + 1, refusal.text);
                 refusal.with_queue(send.queue.as_str())
@@ -68,6 +71,7 @@ impl Work {
                 crc: entry.body.crc,
                 size: entry.size(),
                 due: entry.due,
+                ttl_ms: entry.ttl_ms,
                 fields: entry.headers.to_fields(),
                 body: entry.body.bytes,
             });
@@ -160,6 +164,14 @@ fn check_due(due: Due) -> Result<(), Refusal> {
         Due::After(ms) => check_milliseconds("delay", ms, DELAY_MS_MAX),
         Due::At(_) => Ok(()),
     }
+}
+
+fn check_ttl(ms: u64) -> Result<(), Refusal> {
+    if ms == 0 {
+        let text = "a time to live of 0 ms: it goes from 1 ms to 100 years";
+        return Err(ErrorCode::AttributeOutOfRange.refuse(text).with_limit("ttl", 0, DELAY_MS_MAX));
+    }
+    check_milliseconds("ttl", ms, DELAY_MS_MAX)
 }
 
 fn check_batch(entries: usize, what: &str) -> Result<(), Refusal> {

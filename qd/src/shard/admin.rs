@@ -1,6 +1,6 @@
 //! Creating and dropping queues.
 
-use qd_protocol::attributes::{AttributeSpec, UNLIMITED, Unit};
+use qd_protocol::attributes::{AttributeSpec, OVERFLOW_NAMES, UNLIMITED, Unit};
 use qd_protocol::verbs::IfExists;
 use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal};
 
@@ -10,9 +10,9 @@ use super::{Outcome, Step};
 use crate::store::Result;
 
 impl Step<'_, '_> {
-    pub(super) fn create(&mut self, create: &Create) -> Outcome {
+    pub(super) fn create(&mut self, create: &Create) -> Result<Outcome> {
         if let Err(refusal) = check_ranges(&create.queue, &create.attributes) {
-            return refusal.into();
+            return Ok(refusal.into());
         }
         if let Ok(number) = self.find(&create.queue) {
             return self.create_existing(number, create);
@@ -24,37 +24,46 @@ impl Step<'_, '_> {
         self.names.insert(create.queue.clone(), number);
         self.queues.insert(number, queue);
         self.touched.insert(number);
-        Outcome::Created(true)
+        Ok(Outcome::Created(true))
     }
 
-    fn create_existing(&mut self, number: u64, create: &Create) -> Outcome {
+    fn create_existing(&mut self, number: u64, create: &Create) -> Result<Outcome> {
         match create.if_exists {
             IfExists::Keep => {}
             IfExists::Update => {
-                let queue = self.queue(number);
-                queue.attributes = queue.attributes.changed(&create.attributes);
+                self.change_attributes(number, &create.attributes)?;
             }
             IfExists::Compare => {
                 let existing = &self.queue(number).attributes;
                 if let Err(refusal) = compare(&create.queue, existing, &create.attributes) {
-                    return refusal.into();
+                    return Ok(refusal.into());
                 }
             }
         }
-        Outcome::Created(false)
+        Ok(Outcome::Created(false))
     }
 
-    pub(super) fn update(&mut self, update: &Update) -> Outcome {
+    pub(super) fn update(&mut self, update: &Update) -> Result<Outcome> {
         let checked = check_ranges(&update.queue, &update.attributes);
         let number = match checked.and_then(|()| self.find(&update.queue)) {
             Ok(number) => number,
-            Err(refusal) => return refusal.into(),
+            Err(refusal) => return Ok(refusal.into()),
         };
+        Ok(Outcome::Updated(self.change_attributes(number, &update.attributes)?))
+    }
+
+    /// Returns whether anything is different now.
+    fn change_attributes(&mut self, number: u64, changes: &AttributeChanges) -> Result<bool> {
         let queue = self.queue(number);
-        let attributes = queue.attributes.changed(&update.attributes);
-        let changed = queue.attributes != attributes;
-        queue.attributes = attributes;
-        Outcome::Updated(changed)
+        let attributes = queue.attributes.changed(changes);
+        let before = std::mem::replace(&mut queue.attributes, attributes.clone());
+        if before.retention_ms != attributes.retention_ms {
+            // Messages that an earlier, shorter retention has passed over are looked at again.
+            queue.retained_from = 0;
+            self.flush(number)?;
+            self.find_retention_due(number)?;
+        }
+        Ok(before != attributes)
     }
 
     pub(super) fn drop_queue(&mut self, drop: &Drop) -> Result<Outcome> {
@@ -71,6 +80,7 @@ impl Step<'_, '_> {
         }
         // Messages of this very record go to disk, to be freed with the others.
         self.flush(number)?;
+        self.set_retention_due(number, None);
         self.names.remove(&drop.queue);
         self.queues.remove(&number);
         self.touched.remove(&number);
@@ -130,6 +140,10 @@ fn show(spec: &AttributeSpec, value: u64) -> String {
         _ if value == UNLIMITED => "unlimited".to_owned(),
         Unit::Messages => value.to_string(),
         Unit::Bytes => format!("{value} bytes"),
+        Unit::Overflow => {
+            let name = usize::try_from(value).ok().and_then(|at| OVERFLOW_NAMES.get(at));
+            name.map_or_else(|| value.to_string(), |name| (*name).to_owned())
+        }
         Unit::Milliseconds if value.is_multiple_of(1000) => format!("{} s", value / 1000),
         Unit::Milliseconds => format!("{value} ms"),
     }

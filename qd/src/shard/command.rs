@@ -7,8 +7,8 @@
 //! 1 create  short string queue, u8 if exists (0 compare, 1 keep, 2 update), u32 length and
 //!           optional fields of attributes
 //! 2 drop    short string queue, u8 only if empty
-//! 3 send    short string queue, u32 count, messages: u32 CRC-32C, u32 size, when, u32 length of
-//!           fields, u32 length of body, fields, body
+//! 3 send    short string queue, u32 count, messages: u32 CRC-32C, u32 size, when, u64 time to
+//!           live (ms; 0: none), u32 length of fields, u32 length of body, fields, body
 //! 4 receive u16 count, short string queues, u32 most messages, u64 most bytes, u64 secret,
 //!           u8 delete, u8 has timeout, u64 timeout (ms), u32 count, receipts
 //! 5 settle  short string queue, u8 what: 0 delete; 1 extend by, u64 ms; 2 extend to, u64 ms;
@@ -118,6 +118,8 @@ pub struct NewMessage {
     pub size: u64,
     /// When it becomes visible; `None`: after the queue's delay.
     pub due: Option<Due>,
+    /// How long it lives, in ms; `None`: as long as the queue lets it.
+    pub ttl_ms: Option<u64>,
     /// Optional fields, encoded as on the wire.
     pub fields: Bytes,
     /// The body.
@@ -321,6 +323,7 @@ impl Send {
             out.put_u32_le(message.crc);
             out.put_u32_le(message.size as u32);
             put_due(out, message.due);
+            out.put_u64_le(message.ttl_ms.unwrap_or(0));
             out.put_u32_le(message.fields.len() as u32);
             out.put_u32_le(message.body.len() as u32);
             out.put_slice(&message.fields);
@@ -330,17 +333,18 @@ impl Send {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let queue = queue_name(input)?;
-        let count = input.count("number of messages", 25)?;
+        let count = input.count("number of messages", 33)?;
         let mut messages = Vec::with_capacity(count);
         for _ in 0..count {
             let crc = input.u32("CRC")?;
             let size = u64::from(input.u32("size")?);
             let due = read_due(input)?;
+            let ttl_ms = Some(input.u64("time to live")?).filter(|ms| *ms > 0);
             let fields = input.u32("length of fields")? as usize;
             let body = input.u32("length of body")? as usize;
             let fields = input.bytes("fields", fields)?;
             let body = input.bytes("body", body)?;
-            messages.push(NewMessage { crc, size, due, fields, body });
+            messages.push(NewMessage { crc, size, due, ttl_ms, fields, body });
         }
         Ok(Self { queue, messages })
     }
@@ -523,6 +527,7 @@ mod tests {
                     crc: 1,
                     size: 7,
                     due: Some(Due::At(77)),
+                    ttl_ms: Some(78),
                     fields: Bytes::from_static(b"ff"),
                     body: Bytes::from_static(b"hello"),
                 }],

@@ -1,16 +1,30 @@
-//! What happens by itself when its time has come.
+//! What happens by itself when its time has come: leases and delays end, and what is too old is
+//! removed.
+//!
+//! A message's time to live stands in a row of its own; a queue's retention needs none, because the
+//! chunks of a queue are in the order of their ages: only the first one is looked at. What is
+//! leased when its time is over is removed when its lease ends.
 
+use std::collections::BTreeSet;
+
+use qd_protocol::attributes::UNLIMITED;
+
+use super::place::Place;
 use super::{SETTLED_PER_RECORD_MAX, Step};
 use crate::store::Result;
+use crate::store::lease::Delivered;
 
 impl Step<'_, '_> {
     /// Settles what is due, at most [`SETTLED_PER_RECORD_MAX`] messages.
     pub(super) fn settle_due(&mut self) -> Result<()> {
-        // Neither kind keeps the other waiting.
-        let half = SETTLED_PER_RECORD_MAX / 2;
-        let left = self.end_leases(half)?;
-        let left = self.end_delays(half + left)?;
-        self.end_leases(left)?;
+        // No kind keeps the others waiting: each has a quarter, and what the ones before it left.
+        let quarter = SETTLED_PER_RECORD_MAX / 4;
+        let left = self.end_leases(quarter)?;
+        let left = self.end_delays(quarter + left)?;
+        let left = self.end_lives(quarter + left)?;
+        let left = self.end_retentions(quarter + left)?;
+        let left = self.end_leases(left)?;
+        self.end_delays(left)?;
         Ok(())
     }
 
@@ -35,7 +49,7 @@ impl Step<'_, '_> {
             let messages = runs.iter().map(|run| run.count as usize).sum::<usize>();
             for run in &runs {
                 for id in run.ids() {
-                    self.give_back(number, id, run.delivered(row.started_ms))?;
+                    self.come_back(number, id, run.delivered(row.started_ms), None)?;
                 }
             }
             self.queue(number).statistics.leased -= messages as u64;
@@ -63,5 +77,132 @@ impl Step<'_, '_> {
             self.give_back(number, id, delayed.delivered)?;
         }
         Ok(room)
+    }
+
+    /// Puts a message that was leased where it belongs: delayed until `due_ms` or ready, or gone
+    /// when its time was over meanwhile.
+    pub(super) fn come_back(
+        &mut self,
+        number: u64,
+        id: u64,
+        delivered: Delivered,
+        due_ms: Option<u64>,
+    ) -> Result<()> {
+        if self.is_over(number, id)? {
+            return self.expire(number, id);
+        }
+        match due_ms {
+            Some(due_ms) => self.delay(number, id, due_ms, delivered),
+            None => self.give_back(number, id, delivered),
+        }
+    }
+
+    /// True when a message's time is over.
+    fn is_over(&self, number: u64, id: u64) -> Result<bool> {
+        let queue = &self.queues[&number];
+        let retention_ms = queue.attributes.retention_ms;
+        if queue.with_ttl == 0 && retention_ms == UNLIMITED {
+            return Ok(false);
+        }
+        let Some(row) = self.tables.chunk_from(number, id)? else {
+            return Ok(false);
+        };
+        let view = row.view()?;
+        let expires_ms = view.entry((id - row.first) as usize)?.expires_ms;
+        let retained_ms = view.sent_at_ms().saturating_add(retention_ms);
+        Ok(retained_ms <= self.now_ms || expires_ms.is_some_and(|ms| ms <= self.now_ms))
+    }
+
+    /// Removes a message that is in no place because its time is over.
+    fn expire(&mut self, number: u64, id: u64) -> Result<()> {
+        let run = self.run_of(number, id)?;
+        self.remove_messages(number, &[run])?;
+        self.queue(number).statistics.expired += 1;
+        Ok(())
+    }
+
+    /// Removes messages whose time to live is over, but for leased ones. Returns how many more
+    /// may be settled.
+    fn end_lives(&mut self, mut room: usize) -> Result<usize> {
+        while room > 0 {
+            let Some((expires_ms, number, id)) = self.tables.first_expiry()? else {
+                break;
+            };
+            if expires_ms > self.now_ms {
+                break;
+            }
+            room -= 1;
+            self.tables.remove_expiry(expires_ms, number, id)?;
+            if self.queues.contains_key(&number)
+                && let Some(place) = self.place(number, id)?
+                && place != Place::Leased
+            {
+                self.take_out(number, id, place)?;
+                self.expire(number, id)?;
+            }
+        }
+        Ok(room)
+    }
+
+    /// Removes messages that their queues keep no longer, but for leased ones. Returns how many
+    /// more may be settled.
+    fn end_retentions(&mut self, mut room: usize) -> Result<usize> {
+        // What memory knows may be too early, never too late, and differ between replicas: the
+        // order must not depend on it.
+        let early = self.retention.range(..=(self.now_ms, u64::MAX));
+        let numbers: BTreeSet<u64> = early.map(|(_, number)| *number).collect();
+        for number in numbers {
+            while room > 0 && self.find_retention_due(number)?.is_some_and(|ms| ms <= self.now_ms) {
+                room = self.end_retention(number, room)?;
+            }
+        }
+        Ok(room)
+    }
+
+    /// Removes what is not leased of the first chunk that the retention has not been over.
+    fn end_retention(&mut self, number: u64, mut room: usize) -> Result<usize> {
+        let from = self.queues[&number].retained_from;
+        let Some(row) = self.tables.chunk_from(number, from)? else {
+            return Ok(room);
+        };
+        let ids = row.first..row.first + row.view()?.count() as u64;
+        drop(row);
+        for id in ids.clone() {
+            let Some(place) = self.place(number, id)?.filter(|place| *place != Place::Leased)
+            else {
+                continue;
+            };
+            if room == 0 {
+                return Ok(0);
+            }
+            room -= 1;
+            self.take_out(number, id, place)?;
+            self.expire(number, id)?;
+        }
+        self.queue(number).retained_from = ids.end;
+        Ok(room.saturating_sub(1))
+    }
+
+    /// Looks up when the retention has something to remove, and notes it.
+    pub(super) fn find_retention_due(&mut self, number: u64) -> Result<Option<u64>> {
+        let due_ms = self.queues[&number].find_retention_due(number, self.tables)?;
+        self.set_retention_due(number, due_ms);
+        Ok(due_ms)
+    }
+
+    /// Notes when the retention may have something to remove.
+    pub(super) fn set_retention_due(&mut self, number: u64, due_ms: Option<u64>) {
+        let Some(queue) = self.queues.get_mut(&number) else {
+            return;
+        };
+        let before = std::mem::replace(&mut queue.retention_due_ms, due_ms);
+        if before != due_ms {
+            if let Some(before) = before {
+                self.retention.remove(&(before, number));
+            }
+            if let Some(due_ms) = due_ms {
+                self.retention.insert((due_ms, number));
+            }
+        }
     }
 }

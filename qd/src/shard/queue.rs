@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! u8 layout (1), u64 created at (ms since 1970 UTC), u64 next id, u64 cursor, u64 next lease,
-//! u64 returned, short string name,
+//! u64 returned, u64 messages with a time to live, u64 retained from, short string name,
 //! optional fields: 1 attributes, 2 statistics, both as optional fields of their own
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
+use qd_protocol::attributes::UNLIMITED;
 use qd_protocol::wire::{DecodeError, Payload, Reader, put_field, put_string};
 use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal, Statistics};
 
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, Tables};
 
 const LAYOUT: u8 = 1;
 
@@ -30,6 +31,13 @@ pub(super) struct Queue {
     pub next_lease: u64,
     /// Ready messages that were delivered before: rows in `returned`.
     pub returned: u64,
+    /// Live messages that have a time to live of their own.
+    pub with_ttl: u64,
+    /// The retention has been over all messages below this id; those of them that were leased
+    /// then are looked at when their leases end.
+    pub retained_from: u64,
+    /// Memory only: when the retention may have something to remove, in state ms; never too late.
+    pub retention_due_ms: Option<u64>,
 }
 
 impl Queue {
@@ -43,6 +51,9 @@ impl Queue {
             cursor: 1,
             next_lease: 1,
             returned: 0,
+            with_ttl: 0,
+            retained_from: 0,
+            retention_due_ms: None,
         }
     }
 
@@ -54,6 +65,17 @@ impl Queue {
     /// Ready messages that were never delivered.
     pub fn untouched(&self) -> u64 {
         self.statistics.ready - self.returned
+    }
+
+    /// When the retention has something to remove, in state ms.
+    pub fn find_retention_due(&self, number: u64, tables: &Tables<'_>) -> Result<Option<u64>> {
+        if self.attributes.retention_ms == UNLIMITED {
+            return Ok(None);
+        }
+        let Some(first) = tables.chunk_from(number, self.retained_from)? else {
+            return Ok(None);
+        };
+        Ok(Some(first.view()?.sent_at_ms().saturating_add(self.attributes.retention_ms)))
     }
 
     /// How many more messages may be leased.
@@ -93,9 +115,15 @@ impl Queue {
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(400);
         out.put_u8(LAYOUT);
-        for number in
-            [self.created_at_ms, self.next_id, self.cursor, self.next_lease, self.returned]
-        {
+        for number in [
+            self.created_at_ms,
+            self.next_id,
+            self.cursor,
+            self.next_lease,
+            self.returned,
+            self.with_ttl,
+            self.retained_from,
+        ] {
             out.put_u64_le(number);
         }
         put_string(&mut out, self.name.as_str());
@@ -119,6 +147,8 @@ impl Queue {
         let cursor = input.u64("cursor")?;
         let next_lease = input.u64("next lease")?;
         let returned = input.u64("returned")?;
+        let with_ttl = input.u64("messages with a time to live")?;
+        let retained_from = input.u64("retained from")?;
         let name = QueueName::new(input.string("name")?)
             .map_err(|error| DecodeError::value("name", error.to_string()))?;
         let mut queue = Self {
@@ -126,6 +156,8 @@ impl Queue {
             cursor,
             next_lease,
             returned,
+            with_ttl,
+            retained_from,
             ..Self::new(name, Attributes::default(), created_at_ms)
         };
         while let Some((tag, mut value)) = input.field()? {

@@ -12,7 +12,7 @@ use qd_protocol::{Body, Receipt};
 use super::command::Receive;
 use super::outcome::Received;
 use super::{Outcome, Step};
-use crate::store::chunk::{ChunkView, Content};
+use crate::store::chunk::{ChunkView, Content, EntryView};
 use crate::store::lease::{Delivered, LeaseRow, Run, push_run};
 use crate::store::{Result, StoreError, Tables};
 
@@ -46,6 +46,23 @@ impl Room {
         self.used += size;
         self.any = true;
         true
+    }
+}
+
+/// What is too old to be delivered.
+#[derive(Clone, Copy)]
+struct Limits {
+    now_ms: u64,
+    retention_ms: u64,
+}
+
+impl Limits {
+    /// Nothing is.
+    const NONE: Self = Self { now_ms: 0, retention_ms: u64::MAX };
+
+    fn is_over(self, entry: &EntryView, sent_at_ms: u64) -> bool {
+        sent_at_ms.saturating_add(self.retention_ms) <= self.now_ms
+            || entry.expires_ms.is_some_and(|ms| ms <= self.now_ms)
     }
 }
 
@@ -143,6 +160,7 @@ impl Step<'_, '_> {
         let mut taken = Taken::default();
         let mut used = 0;
         let lease = (self.now_ms, end_ms);
+        let limits = Limits { now_ms: self.now_ms, retention_ms: queue.attributes.retention_ms };
         loop {
             let before = taken.messages.len();
             let front = returned.get(used).map(|(id, _)| *id);
@@ -157,7 +175,7 @@ impl Step<'_, '_> {
                     let end = (row.first + view.count() as u64).min(bound);
                     let ids = returned[used..].iter().copied().take_while(|(id, _)| *id < end);
                     let chunk = (number, row.first, view);
-                    take_chunk(self.tables, chunk, ids, lease, room, &mut taken)?;
+                    take_chunk(self.tables, chunk, ids, lease, limits, room, &mut taken)?;
                     used += taken.messages.len() - before;
                     if taken.messages.len() == before {
                         break;
@@ -176,7 +194,8 @@ impl Step<'_, '_> {
                     let ids = (first..end).filter(untouched_only);
                     let ids = ids.map(|id| (id, Delivered::default()));
                     let chunk = (number, row.first, view);
-                    let whole = take_chunk(self.tables, chunk, ids, lease, room, &mut taken)?;
+                    let whole =
+                        take_chunk(self.tables, chunk, ids, lease, limits, room, &mut taken)?;
                     untouched -= (taken.messages.len() - before) as u64;
                     cursor = match taken.messages.last() {
                         _ if whole => end.max(first),
@@ -218,7 +237,7 @@ impl Step<'_, '_> {
                 let delivered = Delivered { attempts: run.attempt - 1, ..Delivered::default() };
                 let ids = run.ids().map(|id| (id, delivered));
                 let chunk = (number, run.chunk, chunk.view()?);
-                take_chunk(self.tables, chunk, ids, (0, 0), &mut room, &mut taken)?;
+                take_chunk(self.tables, chunk, ids, (0, 0), Limits::NONE, &mut room, &mut taken)?;
                 for message in &mut taken.messages {
                     stamp(message, number, lease, row.secret, run.end_ms);
                     message.queue = index;
@@ -244,6 +263,7 @@ fn take_chunk(
     (queue, chunk, view): (u64, u64, ChunkView<'_>),
     ids: impl Iterator<Item = (u64, Delivered)>,
     (now_ms, end_ms): (u64, u64),
+    limits: Limits,
     room: &mut Room,
     taken: &mut Taken,
 ) -> Result<bool> {
@@ -252,7 +272,8 @@ fn take_chunk(
     let (mut span_start, mut span_end) = (usize::MAX, 0);
     for (id, delivered) in ids {
         let entry = view.entry((id - chunk) as usize)?;
-        if !room.take(entry.size) {
+        // What is over and not removed yet is not delivered either.
+        if limits.is_over(&entry, view.sent_at_ms()) || !room.take(entry.size) {
             whole = false;
             break;
         }

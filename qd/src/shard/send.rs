@@ -1,13 +1,18 @@
 //! Sending: messages of one record and queue are packed into chunks.
 
-use qd_protocol::Refusal;
+use qd_protocol::attributes::{OVERFLOW_DROP_OLDEST, UNLIMITED};
 use qd_protocol::verbs::{Due, SentRun};
+use qd_protocol::{ErrorCode, Refusal};
 
 use super::command::Send;
+use super::place::Place;
 use super::{Outcome, Step};
 use crate::store::Result;
 use crate::store::chunk::{ChunkBuilder, NewEntry};
 use crate::store::lease::Delivered;
+
+/// Most messages that one record removes to make room; sends behind that are refused.
+const DROPPED_PER_RECORD_MAX: usize = 10_000;
 
 impl Step<'_, '_> {
     pub(super) fn send(&mut self, send: &Send) -> Result<Outcome> {
@@ -17,12 +22,15 @@ impl Step<'_, '_> {
         };
         let mut runs = Vec::new();
         for message in &send.messages {
-            let queue = self.queue(number);
-            if let Err(refusal) = queue.admit(message.size) {
+            if let Err(refusal) = self.admit(number, message.size)? {
                 push_refused(&mut runs, refusal);
                 continue;
             }
+            let now_ms = self.now_ms;
+            let queue = self.queue(number);
+            let expires_ms = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
             let id = queue.next_id;
+            queue.with_ttl += u64::from(expires_ms.is_some());
             queue.next_id += 1;
             let due = message.due.unwrap_or(Due::After(queue.attributes.delay_ms));
             queue.statistics.sent += 1;
@@ -31,17 +39,88 @@ impl Step<'_, '_> {
             let entry = NewEntry {
                 crc: message.crc,
                 size: message.size,
+                expires_ms,
                 fields: &message.fields,
                 body: &message.body,
             };
             let due_ms = self.due_ms(due).filter(|due_ms| *due_ms > self.now_ms);
             self.store_message(number, id, &entry, due_ms.is_some())?;
+            if let Some(expires_ms) = expires_ms {
+                self.tables.put_expiry(expires_ms, number, id)?;
+            }
             match due_ms {
                 None => self.queue(number).statistics.ready += 1,
                 Some(due_ms) => self.delay(number, id, due_ms, Delivered::default())?,
             }
         }
+        let queue = &self.queues[&number];
+        let retention_ms = queue.attributes.retention_ms;
+        if retention_ms != UNLIMITED && queue.retention_due_ms.is_none() && queue.live() > 0 {
+            self.set_retention_due(number, Some(self.now_ms.saturating_add(retention_ms)));
+        }
         Ok(Outcome::Sent(runs))
+    }
+
+    /// Whether a message of `size` may come in, after making room for it where the queue is to.
+    fn admit(&mut self, number: u64, size: u64) -> Result<std::result::Result<(), Refusal>> {
+        loop {
+            let queue = &self.queues[&number];
+            let Err(refusal) = queue.admit(size) else {
+                return Ok(Ok(()));
+            };
+            let drops = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
+                && refusal.code == ErrorCode::QueueFull
+                && size <= queue.attributes.max_bytes
+                && self.dropped < DROPPED_PER_RECORD_MAX;
+            if !drops {
+                return Ok(Err(refusal));
+            }
+            let Some((id, place)) = self.oldest(number)? else {
+                return Ok(Err(refusal));
+            };
+            self.dropped += 1;
+            self.take_out(number, id, place)?;
+            let run = self.run_of(number, id)?;
+            self.remove_messages(number, &[run])?;
+            self.queue(number).statistics.dropped += 1;
+        }
+    }
+
+    /// The message with the lowest id that nobody holds.
+    fn oldest(&mut self, number: u64) -> Result<Option<(u64, Place)>> {
+        self.flush(number)?;
+        let returned = self.tables.returned(number, 1)?.first().map(|(id, _)| *id);
+        let delayed = self.tables.first_delayed(number)?;
+        let untouched = self.first_untouched(number)?;
+        let places = [
+            returned.map(|id| (id, Place::Returned)),
+            delayed.map(|id| (id, Place::Delayed)),
+            untouched.map(|(id, chunk)| (id, Place::Untouched(chunk))),
+        ];
+        Ok(places.into_iter().flatten().min_by_key(|(id, _)| *id))
+    }
+
+    /// The first untouched message and its chunk; the cursor moves up to it.
+    fn first_untouched(&mut self, number: u64) -> Result<Option<(u64, u64)>> {
+        while self.queues[&number].untouched() > 0 {
+            let cursor = self.queues[&number].cursor;
+            let Some(row) = self.tables.chunk_from(number, cursor)? else {
+                break;
+            };
+            let view = row.view()?;
+            let (chunk, count) = (row.first, view.count());
+            let marks = self.tables.marks(number, chunk, count)?;
+            let mut ids = cursor.max(chunk)..chunk + count as u64;
+            let is_untouched = |id: &u64| !marks.is_marked((id - chunk) as usize);
+            let end = ids.end;
+            let found = if view.is_apart() { None } else { ids.find(is_untouched) };
+            drop(row);
+            self.queue(number).cursor = found.unwrap_or(end);
+            if let Some(id) = found {
+                return Ok(Some((id, chunk)));
+            }
+        }
+        Ok(None)
     }
 
     /// `apart`: the message begins its life delayed.

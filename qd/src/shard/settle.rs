@@ -178,10 +178,7 @@ impl Step<'_, '_> {
                 delivered.attempts -= 1;
             }
             for id in run.ids() {
-                match due_ms {
-                    Some(due_ms) => self.delay(number, id, due_ms, delivered)?,
-                    None => self.give_back(number, id, delivered)?,
-                }
+                self.come_back(number, id, delivered, due_ms)?;
             }
             self.queue(number).statistics.leased -= u64::from(run.count);
         }
@@ -208,6 +205,7 @@ impl Step<'_, '_> {
     fn remove_from_chunk(&mut self, number: u64, chunk: u64, runs: &[Run]) -> Result<u64> {
         let mut bytes = 0;
         let mut parts = Vec::new();
+        let mut expiries = Vec::new();
         let row = self.tables.chunk(number, chunk)?;
         let view = row.view()?;
         let count = view.count();
@@ -217,8 +215,15 @@ impl Step<'_, '_> {
             if entry.parts() > 0 {
                 parts.push((id, entry.parts()));
             }
+            if let Some(expires_ms) = entry.expires_ms {
+                expiries.push((expires_ms, id));
+            }
         }
         drop(row);
+        self.queue(number).with_ttl -= expiries.len() as u64;
+        for (expires_ms, id) in expiries {
+            self.tables.remove_expiry(expires_ms, number, id)?;
+        }
         for (id, count) in parts {
             self.tables.remove_parts(number, id, count)?;
         }

@@ -28,6 +28,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     let mut faults = Vec::new();
     let mut live = 0;
     let mut bytes = 0;
+    let mut with_ttl = 0;
     let mut next = 1;
     let mut untouched = 0;
     let mut touched = BTreeSet::new();
@@ -43,7 +44,9 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
                 continue;
             }
             live += 1;
-            bytes += view.entry(index)?.size;
+            let entry = view.entry(index)?;
+            bytes += entry.size;
+            with_ttl += u64::from(entry.expires_ms.is_some());
             if view.is_apart() || marks.is_marked(index) || id < queue.cursor {
                 touched.insert(id);
             } else {
@@ -66,6 +69,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
         ("delayed", statistics.delayed, places.delayed),
         ("leased", statistics.leased, places.leased),
         ("bytes", statistics.bytes, bytes),
+        ("with_ttl", queue.with_ttl, with_ttl),
     ] {
         if counter != counted {
             faults.push(format!("counter {what} is {counter}, counted {counted}"));

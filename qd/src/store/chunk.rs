@@ -8,6 +8,7 @@
 //!   1 FIELDS          u32 size, u32 length of optional fields, optional fields, body
 //!   3 FIELDS|EXTERNAL u32 size, u32 length of optional fields, u32 length of the body; fields and
 //!                     body lie one behind the other in rows of `parts`
+//!   4 EXPIRES, besides the others: u64 expires at (state ms) comes first
 //! ```
 //!
 //! The messages of a chunk that is apart are never untouched: each began its life delayed.
@@ -29,6 +30,7 @@ const HEADER_BYTES: usize = 12;
 const CHUNK_APART: u8 = 1;
 const FLAG_FIELDS: u8 = 1;
 const FLAG_EXTERNAL: u8 = 2;
+const FLAG_EXPIRES: u8 = 4;
 
 /// A message about to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ pub struct NewEntry<'a> {
     pub crc: u32,
     /// Body and header bytes.
     pub size: u64,
+    /// When it is to be removed, in state ms; `None`: only by the queue's retention.
+    pub expires_ms: Option<u64>,
     /// Optional fields as the log carries them.
     pub fields: &'a [u8],
     /// The body.
@@ -46,18 +50,20 @@ pub struct NewEntry<'a> {
 impl NewEntry<'_> {
     /// True when fields and body go into `parts` instead of the chunk.
     pub fn is_external(&self) -> bool {
-        // Layout, count and one end stand before the entry; 13 bytes before its fields.
-        HEADER_BYTES + 4 + 13 + self.fields.len() + self.body.len() > LARGE_CHUNK_BYTES_MAX
+        // Layout, count and one end stand before the entry; up to 21 bytes before its fields.
+        HEADER_BYTES + 4 + 21 + self.fields.len() + self.body.len() > LARGE_CHUNK_BYTES_MAX
     }
 
     fn bytes(&self) -> usize {
-        if self.is_external() {
-            17
-        } else if self.fields.is_empty() {
-            5 + self.body.len()
-        } else {
-            13 + self.fields.len() + self.body.len()
-        }
+        let expires = if self.expires_ms.is_some() { 8 } else { 0 };
+        expires
+            + if self.is_external() {
+                17
+            } else if self.fields.is_empty() {
+                5 + self.body.len()
+            } else {
+                13 + self.fields.len() + self.body.len()
+            }
     }
 }
 
@@ -98,11 +104,19 @@ impl ChunkBuilder {
     pub fn push(&mut self, entry: &NewEntry<'_>) {
         self.data.extend_from_slice(&entry.crc.to_le_bytes());
         let external = entry.is_external();
-        if entry.fields.is_empty() && !external {
-            self.data.push(0);
+        let plain = entry.fields.is_empty() && !external;
+        let kind = match (plain, external) {
+            (true, _) => 0,
+            (false, false) => FLAG_FIELDS,
+            (false, true) => FLAG_FIELDS | FLAG_EXTERNAL,
+        };
+        self.data.push(kind | if entry.expires_ms.is_some() { FLAG_EXPIRES } else { 0 });
+        if let Some(expires_ms) = entry.expires_ms {
+            self.data.extend_from_slice(&expires_ms.to_le_bytes());
+        }
+        if plain {
             self.data.extend_from_slice(entry.body);
         } else {
-            self.data.push(if external { FLAG_FIELDS | FLAG_EXTERNAL } else { FLAG_FIELDS });
             self.data.extend_from_slice(&(entry.size as u32).to_le_bytes());
             self.data.extend_from_slice(&(entry.fields.len() as u32).to_le_bytes());
             if external {
@@ -157,6 +171,8 @@ pub struct EntryView {
     pub crc: u32,
     /// Body and header bytes.
     pub size: u64,
+    /// When it is to be removed, in state ms.
+    pub expires_ms: Option<u64>,
     /// Where fields and body are.
     pub content: Content,
 }
@@ -231,28 +247,35 @@ impl<'a> ChunkView<'a> {
             _ => data + self.u32_at(HEADER_BYTES + 4 * (index - 1))?,
         };
         let crc = self.u32_at(start)? as u32;
-        let flags = self.bytes(start + 4, start + 5)?;
-        let (size, content) = match flags {
-            [0] => {
-                let body = start + 5;
+        let flags = self.bytes(start + 4, start + 5)?.first().copied().unwrap_or(0);
+        let mut at = start + 5;
+        let mut expires_ms = None;
+        if flags & FLAG_EXPIRES != 0 {
+            let bytes = self.bytes(at, at + 8)?.try_into().map_err(|_| damaged("cut short"))?;
+            expires_ms = Some(u64::from_le_bytes(bytes));
+            at += 8;
+        }
+        let (size, content) = match flags & !FLAG_EXPIRES {
+            0 => {
+                let body = at;
                 let size = end.checked_sub(body).ok_or_else(|| damaged("ends cross"))?;
                 (size, Content::Inline { fields: body, body, end })
             }
-            [FLAG_FIELDS] => {
-                let fields = start + 13;
-                let body = fields + self.u32_at(start + 9)?;
+            FLAG_FIELDS => {
+                let fields = at + 8;
+                let body = fields + self.u32_at(at + 4)?;
                 if body > end {
                     return Err(damaged("ends cross"));
                 }
-                (self.u32_at(start + 5)?, Content::Inline { fields, body, end })
+                (self.u32_at(at)?, Content::Inline { fields, body, end })
             }
-            [flags] if *flags == FLAG_FIELDS | FLAG_EXTERNAL => {
-                let (fields, body) = (self.u32_at(start + 9)?, self.u32_at(start + 13)?);
-                (self.u32_at(start + 5)?, Content::External { fields, body })
+            flags if flags == FLAG_FIELDS | FLAG_EXTERNAL => {
+                let (fields, body) = (self.u32_at(at + 4)?, self.u32_at(at + 8)?);
+                (self.u32_at(at)?, Content::External { fields, body })
             }
             _ => return Err(damaged("unknown flags of an entry")),
         };
-        Ok(EntryView { crc, size: size as u64, content })
+        Ok(EntryView { crc, size: size as u64, expires_ms, content })
     }
 }
 
@@ -265,7 +288,13 @@ mod tests {
     use super::*;
 
     fn entry<'a>(fields: &'a [u8], body: &'a [u8]) -> NewEntry<'a> {
-        NewEntry { crc: 7, size: (fields.len() + body.len()) as u64, fields, body }
+        NewEntry {
+            crc: 7,
+            size: (fields.len() + body.len()) as u64,
+            expires_ms: fields.first().map(|_| 77),
+            fields,
+            body,
+        }
     }
 
     #[test]
@@ -288,6 +317,8 @@ mod tests {
         assert_eq!(inline(0), (&b""[..], &b""[..]));
         assert_eq!(inline(1), (&b"f"[..], &b"body"[..]));
         assert_eq!(inline(2), (&b""[..], &b"x"[..]));
+        let expires = |index: usize| view.entry(index).unwrap().expires_ms;
+        assert_eq!((expires(0), expires(1)), (None, Some(77)));
         let last = view.entry(3).unwrap();
         assert_eq!(last.content, Content::External { fields: 0, body: large.len() });
         assert_eq!((last.size, last.parts()), (large.len() as u64, 1));

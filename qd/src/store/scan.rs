@@ -79,6 +79,18 @@ impl Tables<'_> {
                 faults.push(format!("due time of message {id} of queue {queue}: not delayed"));
             }
         }
+        for row in self.expiry.iter()? {
+            let (expires_ms, queue, id) = row?.0.value();
+            let row = self.chunk_from(queue, id)?.filter(|row| row.first <= id);
+            let noted = match row {
+                Some(row) => row.view()?.entry((id - row.first) as usize)?.expires_ms,
+                None => None,
+            };
+            if noted != Some(expires_ms) {
+                faults
+                    .push(format!("time to live of message {id} of queue {queue}: there is none"));
+            }
+        }
         for row in self.delayed.iter()? {
             let (queue, id) = row?.0.value();
             let due_ms = self.delayed(queue, id)?.map_or(0, |delayed| delayed.due_ms);

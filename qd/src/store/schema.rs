@@ -10,6 +10,7 @@
 //! | `returned` | queue, id | [`super::lease::Delivered`]: the message is ready again |
 //! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`] |
 //! | `due` | due in state ms, queue, id | nothing: the delayed message becomes ready then |
+//! | `expiry` | expires at in state ms, queue, id | nothing: the message has a time to live |
 //! | `leases` | queue, lease | [`super::lease::LeaseRow`] |
 //! | `lease_ends` | end in state ms, queue, lease | nothing |
 //! | `producers` | generation, producer | recent request numbers and answers (`shard::producers`) |
@@ -33,7 +34,7 @@
 use redb::TableDefinition;
 
 /// Number of the format below; a store with another number is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_NODE: &str = "node";
@@ -47,6 +48,7 @@ pub(super) const MARKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::ne
 pub(super) const RETURNED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("returned");
 pub(super) const DELAYED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("delayed");
 pub(super) const DUE: TableDefinition<(u64, u64, u64), ()> = TableDefinition::new("due");
+pub(super) const EXPIRY: TableDefinition<(u64, u64, u64), ()> = TableDefinition::new("expiry");
 pub(super) const LEASES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("leases");
 pub(super) const LEASE_ENDS: TableDefinition<(u64, u64, u64), ()> =
     TableDefinition::new("lease_ends");

@@ -6,8 +6,8 @@ use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
 use super::lease::{Delivered, LeaseRow};
 use super::marks::Marks;
 use super::schema::{
-    CHUNKS, DELAYED, DUE, FORMAT, GRAVES, LEASE_ENDS, LEASES, MARKS, META, META_FORMAT, META_NODE,
-    META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
+    CHUNKS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, LEASE_ENDS, LEASES, MARKS, META, META_FORMAT,
+    META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
 };
 use super::{Result, StoreError};
 
@@ -36,6 +36,7 @@ pub struct Tables<'t> {
     pub(super) returned: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) delayed: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) due: Table<'t, (u64, u64, u64), ()>,
+    pub(super) expiry: Table<'t, (u64, u64, u64), ()>,
     pub(super) leases: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) lease_ends: Table<'t, (u64, u64, u64), ()>,
     pub(super) producers: Table<'t, (u64, u64), &'static [u8]>,
@@ -86,6 +87,7 @@ impl<'t> Tables<'t> {
             returned: txn.open_table(RETURNED)?,
             delayed: txn.open_table(DELAYED)?,
             due: txn.open_table(DUE)?,
+            expiry: txn.open_table(EXPIRY)?,
             leases: txn.open_table(LEASES)?,
             lease_ends: txn.open_table(LEASE_ENDS)?,
             producers: txn.open_table(PRODUCERS)?,
@@ -307,6 +309,29 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    /// Notes when a message is to be removed.
+    pub fn put_expiry(&mut self, expires_ms: u64, queue: u64, id: u64) -> Result<()> {
+        self.expiry.insert((expires_ms, queue, id), ())?;
+        Ok(())
+    }
+
+    /// Forgets when a message is to be removed.
+    pub fn remove_expiry(&mut self, expires_ms: u64, queue: u64, id: u64) -> Result<()> {
+        self.expiry.remove((expires_ms, queue, id))?;
+        Ok(())
+    }
+
+    /// The message that is to be removed first: when in state ms, queue and id.
+    pub fn first_expiry(&self) -> Result<Option<(u64, u64, u64)>> {
+        Ok(self.expiry.first()?.map(|(key, _)| key.value()))
+    }
+
+    /// The delayed message of a queue with the lowest id.
+    pub fn first_delayed(&self, queue: u64) -> Result<Option<u64>> {
+        let row = self.delayed.range((queue, 0)..=(queue, u64::MAX))?.next().transpose()?;
+        Ok(row.map(|(key, _)| key.value().1))
+    }
+
     /// A lease; `None`: it is over.
     pub fn lease(&self, queue: u64, lease: u64) -> Result<Option<LeaseRow>> {
         let row = self.leases.get((queue, lease))?;
@@ -398,6 +423,24 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    /// Forgets the times to live in the first chunks of a dropped queue, which are freed next.
+    fn forget_expiries(&mut self, queue: u64, most: usize) -> Result<()> {
+        let mut found = Vec::new();
+        for row in self.chunks.range((queue, 0)..=(queue, u64::MAX))?.take(most) {
+            let (key, row) = row?;
+            let view = ChunkView::new(row.value())?;
+            for index in 0..view.count() {
+                if let Some(expires_ms) = view.entry(index)?.expires_ms {
+                    found.push((expires_ms, queue, key.value().1 + index as u64));
+                }
+            }
+        }
+        for key in found {
+            self.expiry.remove(key)?;
+        }
+        Ok(())
+    }
+
     /// Frees up to `most` rows of one queue; fewer only when none is left.
     fn free_rows_of(&mut self, queue: u64, most: usize) -> Result<usize> {
         let whole = (queue, 0)..=(queue, u64::MAX);
@@ -411,6 +454,7 @@ impl<'t> Tables<'t> {
                 }
             )+};
         }
+        self.forget_expiries(queue, most)?;
         free!(
             chunks: whole.clone(),
             parts: (queue, 0, 0)..=(queue, u64::MAX, u32::MAX),

@@ -28,9 +28,16 @@ struct ModelMessage {
     lease: Option<(u64, u64, u64)>,
     /// When it becomes visible, while it is delayed.
     due_ms: Option<u64>,
+    /// When it is removed.
+    expires_ms: Option<u64>,
 }
 
 impl ModelMessage {
+    fn is_over(&self, retention_ms: u64, now_ms: u64) -> bool {
+        self.sent_at_ms.saturating_add(retention_ms) <= now_ms
+            || self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+
     fn is_ready(&self) -> bool {
         self.lease.is_none() && self.due_ms.is_none()
     }
@@ -93,6 +100,12 @@ impl Model {
                 message.lease = message.lease.filter(|(_, end_ms, _)| *end_ms > self.now_ms);
                 message.due_ms = message.due_ms.filter(|due_ms| *due_ms > self.now_ms);
             }
+            let before = queue.messages.len();
+            let retention_ms = queue.attributes.retention_ms;
+            queue.messages.retain(|message| {
+                message.lease.is_some() || !message.is_over(retention_ms, self.now_ms)
+            });
+            queue.totals.expired += (before - queue.messages.len()) as u64;
         }
     }
 
@@ -209,6 +222,14 @@ impl Model {
         for message in &send.messages {
             let due_ms = self.due_ms(message.due.unwrap_or(delay));
             let queue = self.queues.get_mut(&number).unwrap();
+            while queue.attributes.overflow == 1
+                && message.size <= queue.attributes.max_bytes
+                && queue.admit(message.size) == Err(ErrorCode::QueueFull)
+                && let Some(at) = queue.messages.iter().position(|other| other.lease.is_none())
+            {
+                queue.messages.remove(at);
+                queue.totals.dropped += 1;
+            }
             if let Err(code) = queue.admit(message.size) {
                 entries.push(Err(code));
                 continue;
@@ -221,6 +242,7 @@ impl Model {
                 attempt: 0,
                 lease: None,
                 due_ms,
+                expires_ms: message.ttl_ms.map(|ttl_ms| now_ms + ttl_ms),
             });
             queue.next_id += 1;
             queue.totals.sent += 1;
@@ -385,6 +407,10 @@ impl Model {
                 message.lease = None;
                 message.due_ms = released;
                 message.attempt -= u32::from(!counted);
+                if message.is_over(queue.attributes.retention_ms, now_ms) {
+                    queue.messages.remove(at);
+                    queue.totals.expired += 1;
+                }
             }
         }
         Ok(0)

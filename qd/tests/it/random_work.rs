@@ -42,8 +42,8 @@ pub enum Intent {
     /// `drop`.
     Drop(u8, bool),
     /// `send`: sizes and fill bytes of the bodies, whether they have headers, and when they are
-    /// visible.
-    Send(u8, Vec<(usize, u8, bool)>, Option<Due>),
+    /// visible and how long they live.
+    Send(u8, Vec<(usize, u8, bool)>, Option<Due>, Option<u64>),
     /// `receive`: queues, most messages, bytes, timeout, delete, receipts to settle.
     Receive(Vec<u8>, u32, u64, Option<u64>, bool, Vec<Pick>),
     /// `delete`, `extend`, `release`.
@@ -80,14 +80,20 @@ fn attributes() -> impl Strategy<Value = AttributeChanges> {
         proptest::option::weighted(0.5, 0u64..5_000),
         proptest::option::weighted(0.2, 1u64..20),
         proptest::option::weighted(0.1, 0u64..3_000),
+        proptest::option::weighted(0.15, prop_oneof![2 => 1u64..9_000, 1 => Just(u64::MAX)]),
+        proptest::option::weighted(0.3, 0u64..=1),
     )
-        .prop_map(|(messages, bytes, size, timeout, in_flight, delay)| AttributeChanges {
-            max_messages: messages,
-            max_bytes: bytes,
-            max_message_size: size,
-            visibility_timeout_ms: timeout,
-            max_in_flight: in_flight,
-            delay_ms: delay,
+        .prop_map(|(messages, bytes, size, timeout, in_flight, delay, retention, overflow)| {
+            AttributeChanges {
+                max_messages: messages,
+                max_bytes: bytes,
+                max_message_size: size,
+                visibility_timeout_ms: timeout,
+                max_in_flight: in_flight,
+                delay_ms: delay,
+                retention_ms: retention,
+                overflow,
+            }
         })
 }
 
@@ -148,8 +154,13 @@ fn intent() -> impl Strategy<Value = Intent> {
         3 => (queue(), if_exists(), attributes())
             .prop_map(|(queue, mode, attributes)| Intent::Create(queue, mode, attributes)),
         1 => (queue(), any::<bool>()).prop_map(|(queue, only)| Intent::Drop(queue, only)),
-        8 => (queue(), bodies(), proptest::option::weighted(0.2, due()))
-            .prop_map(|(queue, bodies, due)| Intent::Send(queue, bodies, due)),
+        8 => (
+            queue(),
+            bodies(),
+            proptest::option::weighted(0.2, due()),
+            proptest::option::weighted(0.15, 1u64..9_000),
+        )
+            .prop_map(|(queue, bodies, due, ttl)| Intent::Send(queue, bodies, due, ttl)),
         8 => receive.prop_map(|(queues, max, bytes, timeout, delete, settle)| {
             Intent::Receive(queues, max, bytes, timeout, delete, settle)
         }),
@@ -198,9 +209,10 @@ impl Intent {
             Self::Drop(queue, only_if_empty) => {
                 Command::Drop(Drop { queue: queue_name(*queue), only_if_empty: *only_if_empty })
             }
-            Self::Send(queue, bodies, due) => {
+            Self::Send(queue, bodies, due, ttl) => {
                 let message = |(size, fill, headers): &(usize, u8, bool)| NewMessage {
                     due: *due,
+                    ttl_ms: *ttl,
                     ..message(vec![*fill; *size], *headers)
                 };
                 let messages = bodies.iter().map(message).collect();
@@ -245,6 +257,7 @@ pub fn message(body: Vec<u8>, headers: bool) -> NewMessage {
         crc: body.crc,
         size: (body.bytes.len() + headers.size()) as u64,
         due: None,
+        ttl_ms: None,
         fields: headers.to_fields(),
         body: body.bytes,
     }

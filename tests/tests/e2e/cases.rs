@@ -25,6 +25,7 @@ cases! {
     delete_by_id
     drain_takes_everything_and_ends
     drop_asks_for_yes_when_there_are_messages
+    drop_oldest_makes_room
     durations_and_times_are_held_to_their_ranges
     errors_as_json
     extend_moves_the_end_of_a_lease
@@ -50,10 +51,12 @@ cases! {
     release_with_a_delay
     release_without_counting
     reschedule_moves_a_message_in_time
+    retention_removes_what_is_old
     scripts_run_up_to_the_first_failure
     send_takes_messages_from_arguments_input_and_files
     send_to_nowhere
     stream_that_is_stopped_tells_where_to_go_on
+    time_to_live_removes_a_message
     update_changes_a_queue_live
     usage_is_2
 }

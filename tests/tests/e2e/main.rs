@@ -7,6 +7,7 @@ mod data;
 mod durability;
 mod ends;
 mod leases;
+mod lives;
 mod manual;
 mod prompt;
 mod readme;

@@ -119,7 +119,7 @@ error_codes! {
     QueueDropped = 14, "queue_dropped", Gone, false;
     /// `max-messages` or `max-bytes` is reached.
     QueueFull = 20, "queue_full", LimitReached, true;
-    /// The message is over the queue's `max-message-size`.
+    /// The message is over the queue's `max-message-size` or `max-bytes`.
     MessageTooLarge = 21, "message_too_large", LimitReached, false;
     /// The headers are over 64 KiB in all.
     HeadersTooLarge = 22, "headers_too_large", LimitReached, false;

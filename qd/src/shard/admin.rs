@@ -137,6 +137,7 @@ fn compare(
 /// A value with its unit, for a message to people.
 fn show(spec: &AttributeSpec, value: u64) -> String {
     match spec.unit {
+        Unit::Milliseconds if value == UNLIMITED => "forever".to_owned(),
         _ if value == UNLIMITED => "unlimited".to_owned(),
         Unit::Messages => value.to_string(),
         Unit::Bytes => format!("{value} bytes"),

@@ -97,6 +97,17 @@ impl Queue {
                 max_message_size,
             ));
         }
+        if size > max_bytes {
+            // It will never fit, so it is not worth another try.
+            let text = format!(
+                "message of {size} bytes is too large for queue {name:?}: at most {max_bytes} bytes (max-bytes)"
+            );
+            return Err(ErrorCode::MessageTooLarge.refuse(text).with_queue(name).with_limit(
+                "max-bytes",
+                size,
+                max_bytes,
+            ));
+        }
         let live = self.live();
         let full = |limit, current, maximum, unit| {
             let text = format!("queue {name:?} is full: {current} of {maximum} {unit} ({limit})");

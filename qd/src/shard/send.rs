@@ -70,7 +70,6 @@ impl Step<'_, '_> {
             };
             let drops = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
                 && refusal.code == ErrorCode::QueueFull
-                && size <= queue.attributes.max_bytes
                 && self.dropped < DROPPED_PER_RECORD_MAX;
             if !drops {
                 return Ok(Err(refusal));

@@ -262,7 +262,7 @@ impl Results {
 
 fn expired() -> Refusal {
     ErrorCode::ReceiptExpired
-        .refuse("the receipt's lease is over; the message was deleted or delivered again")
+        .refuse("the receipt's lease is over; the message was deleted, delivered again or removed")
 }
 
 fn invalid() -> Refusal {

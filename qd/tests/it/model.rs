@@ -81,7 +81,7 @@ impl ModelQueue {
 
     fn admit(&self, size: u64) -> Result<(), ErrorCode> {
         let bytes: u64 = self.messages.iter().map(|message| message.message.size).sum();
-        if size > self.attributes.max_message_size {
+        if size > self.attributes.max_message_size || size > self.attributes.max_bytes {
             Err(ErrorCode::MessageTooLarge)
         } else if self.messages.len() as u64 >= self.attributes.max_messages
             || bytes + size > self.attributes.max_bytes

@@ -47,7 +47,7 @@ impl Peer {
     /// Sends an answer.
     pub fn reply(&self, correlation: u32, opcode: u16, answer: Answer, slot: OwnedSemaphorePermit) {
         let bytes = answer.bytes();
-        self.unread.fetch_add(bytes, Ordering::AcqRel);
+        self.unread.fetch_add(bytes, Ordering::SeqCst);
         // A connection that is closed needs no answer.
         let _ = self.replies.send(Reply { correlation, opcode, answer, bytes, slot });
     }
@@ -55,19 +55,19 @@ impl Peer {
     /// Notes that answers of `bytes` are written. Returns true when receives were held back
     /// and may go on.
     pub fn written(&self, bytes: usize) -> bool {
-        let before = self.unread.fetch_sub(bytes, Ordering::AcqRel);
-        before - bytes <= UNREAD_BYTES_MAX / 2 && self.held_back.swap(false, Ordering::AcqRel)
+        let before = self.unread.fetch_sub(bytes, Ordering::SeqCst);
+        before - bytes <= UNREAD_BYTES_MAX / 2 && self.held_back.swap(false, Ordering::SeqCst)
     }
 
     /// True when the connection has too much to read: its receives are to be held back until
     /// [`Peer::written`] says otherwise.
     pub(super) fn hold_back(&self) -> bool {
-        if self.unread.load(Ordering::Acquire) <= UNREAD_BYTES_MAX {
+        if self.unread.load(Ordering::SeqCst) <= UNREAD_BYTES_MAX {
             return false;
         }
-        self.held_back.store(true, Ordering::Release);
+        self.held_back.store(true, Ordering::SeqCst);
         // Everything may have been written between the two looks.
-        let still = self.unread.load(Ordering::Acquire) > UNREAD_BYTES_MAX / 2;
-        still || !self.held_back.swap(false, Ordering::AcqRel)
+        let still = self.unread.load(Ordering::SeqCst) > UNREAD_BYTES_MAX / 2;
+        still || !self.held_back.swap(false, Ordering::SeqCst)
     }
 }

@@ -8,11 +8,13 @@
 //! - An answer leaves when the record that its request saw is durable. Reads run between records.
 //! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room
 //!   stops reading. The answers that a connection has not read yet are bounded too
-//!   ([`UNREAD_BYTES_MAX`]): a receive waits until they are read.
+//!   ([`UNREAD_BYTES_MAX`], less when all together have a lot to read): a receive waits until they
+//!   are read, also beyond its own time, for an answer that nothing is there would not be true.
 //! - Receives that wait are served first come, first served per queue. A send takes the receives
 //!   that wait for its queue into its own record: one sync brings the message to its consumer.
 
 mod answer;
+mod batch;
 mod engine;
 mod glob;
 mod peer;
@@ -20,9 +22,11 @@ mod waiters;
 mod work;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use qd_protocol::{ErrorCode, Refusal};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use answer::Answer;
@@ -36,6 +40,12 @@ use crate::shard::Origin;
 pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
 /// Bytes of unread answers of one connection past which its receives wait: 2 MiB.
 pub const UNREAD_BYTES_MAX: usize = 2 << 20;
+/// Bytes of unread answers of all connections past which each may have only
+/// [`UNREAD_SHORT_BYTES_MAX`]: 128 MiB.
+pub const UNREAD_ALL_BYTES_MAX: usize = 128 << 20;
+/// Bytes of messages in one answer, and of unread answers of one connection past which its
+/// receives wait, while memory is short: 64 KiB.
+pub const UNREAD_SHORT_BYTES_MAX: usize = 64 << 10;
 /// What a request takes of the mailbox besides its payload.
 const REQUEST_BYTES: usize = 256;
 
@@ -44,6 +54,7 @@ const REQUEST_BYTES: usize = 256;
 pub struct Broker {
     mail: Sender<Mail>,
     room: Arc<Semaphore>,
+    unread_all: Arc<AtomicUsize>,
 }
 
 /// A request on its way to the engine.
@@ -66,8 +77,8 @@ pub struct Job {
 enum Mail {
     /// Carry a request out; the permit is its room in the mailbox.
     Job(Box<Job>, OwnedSemaphorePermit),
-    /// End the connection's waiting receive with this correlation id.
-    Cancel(u64, u32),
+    /// End the connection's waiting receive with this correlation id; the permit is as of a job.
+    Cancel(u64, u32, OwnedSemaphorePermit),
     /// The connection is closed: nobody waits for its answers.
     Gone(u64),
     /// The connection has read its answers.
@@ -81,19 +92,28 @@ impl Broker {
     pub fn new() -> (Self, Mailbox) {
         let (mail, mailbox) = channel();
         let room = Arc::new(Semaphore::new(MAILBOX_BYTES_MAX));
-        (Self { mail, room }, Mailbox(mailbox))
+        (Self { mail, room, unread_all: Arc::default() }, Mailbox(mailbox))
+    }
+
+    /// A connection with a number that no other one ever has, and where its answers go.
+    pub fn peer(&self, id: u64, replies: UnboundedSender<Reply>) -> Peer {
+        Peer::new(id, replies, Arc::clone(&self.unread_all))
+    }
+
+    /// Waits for room in the mailbox. `None`: never, for the semaphore is closed; nobody does so.
+    async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // A frame is far smaller than the mailbox.
+        let room = (bytes + REQUEST_BYTES).min(MAILBOX_BYTES_MAX) as u32;
+        match Arc::clone(&self.room).try_acquire_many_owned(room) {
+            Ok(permit) => Some(permit),
+            Err(_) => Arc::clone(&self.room).acquire_many_owned(room).await.ok(),
+        }
     }
 
     /// Hands a request of `bytes` to the engine, waiting for room in the mailbox.
     pub async fn submit(&self, job: Job, bytes: usize) {
-        // A frame is far smaller than the mailbox, and the semaphore is never closed.
-        let room = (bytes + REQUEST_BYTES).min(MAILBOX_BYTES_MAX) as u32;
-        let permit = match Arc::clone(&self.room).try_acquire_many_owned(room) {
-            Ok(permit) => permit,
-            Err(_) => match Arc::clone(&self.room).acquire_many_owned(room).await {
-                Ok(permit) => permit,
-                Err(_) => return,
-            },
+        let Some(permit) = self.room_for(bytes).await else {
+            return;
         };
         if let Err(unsent) = self.mail.send(Mail::Job(Box::new(job), permit))
             && let Mail::Job(job, _) = unsent.0
@@ -103,9 +123,11 @@ impl Broker {
         }
     }
 
-    /// Ends a waiting receive of the connection.
-    pub fn cancel(&self, peer: u64, correlation: u32) {
-        self.tell(Mail::Cancel(peer, correlation));
+    /// Ends a waiting receive of the connection, waiting for room in the mailbox.
+    pub async fn cancel(&self, peer: u64, correlation: u32) {
+        if let Some(permit) = self.room_for(0).await {
+            self.tell(Mail::Cancel(peer, correlation, permit));
+        }
     }
 
     /// Says that a connection is closed.

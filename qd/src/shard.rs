@@ -37,6 +37,11 @@ use crate::store::{Position, Result, Store, Tables};
 
 /// Most messages whose lease ended that one record settles.
 pub const SETTLED_PER_RECORD_MAX: usize = 1_000;
+/// Bytes of delivered messages (bodies, headers and 128 bytes each) after which a record delivers
+/// no more: 8 MiB. One receive adds about 2 MiB at most, or a single large message.
+pub const DELIVERED_BYTES_PER_RECORD_MAX: u64 = 8 << 20;
+/// Most chunks without a ready message that the receives of one record look at.
+pub const CHUNKS_WALKED_PER_RECORD_MAX: usize = 1_000;
 /// Most rows of dropped queues and idle producers that one record frees.
 const FREED_PER_RECORD_MAX: usize = 256;
 
@@ -57,6 +62,8 @@ pub struct Machine {
 pub struct Applied {
     /// One per entry of the record, in order.
     pub outcomes: Vec<Outcome>,
+    /// Indexes of the entries that have dropped a queue in this record, not in an earlier one.
+    pub dropped: Vec<usize>,
     /// Queues in which something has changed, by number.
     pub touched: Vec<u64>,
     /// State time, in ms, from which on the next settlement is due.
@@ -106,20 +113,28 @@ impl Machine {
                 next_queue: &mut position.next_queue,
                 retention,
                 dropped: 0,
+                delivered_bytes: 0,
+                walked: 0,
                 pending: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
             };
             step.settle_due()?;
             let mut outcomes = Vec::with_capacity(record.entries.len());
-            for entry in &record.entries {
+            let mut dropped = Vec::new();
+            for (index, entry) in record.entries.iter().enumerate() {
+                let queues_before = step.queues.len();
                 outcomes.push(step.run(entry)?);
+                if step.queues.len() < queues_before {
+                    dropped.push(index);
+                }
             }
             let touched = step.finish()?;
             tables.free_rows(FREED_PER_RECORD_MAX)?;
             tables.set_position(*position)?;
             Ok(Applied {
                 outcomes,
+                dropped,
                 touched,
                 next_due_ms: next_due_ms(tables, retention)?,
                 unfinished: tables.has_graves()?,
@@ -224,6 +239,10 @@ struct Step<'a, 't> {
     retention: &'a mut BTreeSet<(u64, u64)>,
     /// Messages that this record has removed to make room.
     dropped: usize,
+    /// Of messages that this record has delivered.
+    delivered_bytes: u64,
+    /// Chunks without a ready message that the receives of this record have looked at.
+    walked: usize,
     /// Messages of this record that are in no chunk yet: first id, and the chunk being built.
     pending: BTreeMap<u64, (u64, ChunkBuilder)>,
     /// Queues whose row is to be written.
@@ -235,10 +254,15 @@ struct Step<'a, 't> {
 impl Step<'_, '_> {
     /// Carries one entry out, unless it was carried out before.
     fn run(&mut self, entry: &Entry) -> Result<Outcome> {
+        let is_over = self.delivered_bytes >= DELIVERED_BYTES_PER_RECORD_MAX
+            || self.walked >= CHUNKS_WALKED_PER_RECORD_MAX;
+        if is_over && matches!(&entry.command, Command::Receive(receive) if receive.max > 0) {
+            return Ok(Outcome::Deferred);
+        }
         let Some(origin) = entry.origin else {
             return self.carry_out(&entry.command, None);
         };
-        match self.recall(origin)? {
+        match self.recall(origin, &entry.command)? {
             producers::Recalled::Answer(outcome) => Ok(outcome),
             producers::Recalled::Settled(statuses) => {
                 let outcome = self.carry_out(&entry.command, Some(statuses))?;

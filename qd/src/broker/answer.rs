@@ -6,7 +6,7 @@ use qd_protocol::verbs::{
     Created, Dropped, Extended, Listed, Pong, Received, Sent, Settled, ShuttingDown, Updated,
     Welcome,
 };
-use qd_protocol::{QueueDescription, Refusal};
+use qd_protocol::{ErrorCode, QueueDescription, Refusal};
 
 use crate::shard::Outcome;
 
@@ -77,6 +77,8 @@ impl From<Outcome> for Answer {
             }
             Outcome::Updated(changed) => Self::Update(Updated { changed }),
             Outcome::Refused(refusal) => Self::Refused(refusal),
+            // Only receives are deferred, and the engine tries those again.
+            Outcome::Deferred => Self::Refused(ErrorCode::Internal.refuse("deferred")),
         }
     }
 }

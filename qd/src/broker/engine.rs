@@ -1,7 +1,6 @@
 //! The thread that makes the records of a shard.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -9,17 +8,20 @@ use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::list::PAGE_MAX;
 use qd_protocol::verbs::{self, Listed, Verb};
 use qd_protocol::{ErrorCode, QueueName};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::batch::{Asker, Batch};
 use super::waiters::{Take, Waiters};
-use super::{Answer, Job, Mail, Mailbox, Peer, Work, closing, glob};
+use super::{Answer, Job, Mail, Mailbox, Work, closing, glob};
 use crate::clock::{Clock, StateClock};
 use crate::replicator::Local;
-use crate::shard::{Command, Entry, Origin, Outcome, Received};
+use crate::shard::{Command, Origin, Outcome, Received};
 use crate::store::Result;
 
-/// Most requests in one record.
-const RECORD_ENTRIES_MAX: usize = 4_096;
+/// Longest sleep while something is due later: 1 s. Sleeping takes no account of the time in
+/// which the machine is suspended, and state time goes on meanwhile.
+const SLEEP_MS_MAX: u64 = 1_000;
+/// Most receives that are tried again in one record, which leaves room for requests.
+const WOKEN_PER_RECORD_MAX: usize = 2_048;
 const CANCELLED: &str = "the request was cancelled";
 
 /// The engine; see [`super`].
@@ -39,37 +41,6 @@ pub struct Engine {
     /// Rows are left to be freed.
     unfinished: bool,
     stopping: bool,
-}
-
-/// A record being made, and whom to answer.
-#[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
-    /// One per entry.
-    askers: Vec<Asker>,
-    /// To be answered after the record.
-    reads: Vec<Job>,
-    /// Room in the mailbox, given back after the record.
-    permits: Vec<OwnedSemaphorePermit>,
-}
-
-impl Batch {
-    /// Lets no receive wait behind this record of those that nobody waits for.
-    fn cancel(&mut self, is_meant: impl Fn(&Take) -> bool) {
-        for asker in &mut self.askers {
-            if let Asker::Receive(take) = asker
-                && is_meant(take)
-            {
-                take.cancelled = true;
-            }
-        }
-    }
-}
-
-enum Asker {
-    Change { peer: Arc<Peer>, correlation: u32, slot: OwnedSemaphorePermit, opcode: u16 },
-    Drop { peer: Arc<Peer>, correlation: u32, slot: OwnedSemaphorePermit, queue: QueueName },
-    Receive(Box<Take>),
 }
 
 impl Engine {
@@ -105,13 +76,14 @@ impl Engine {
                 self.commit(Batch::default())?;
             }
             let mut batch = Batch::default();
-            for take in std::mem::take(&mut self.woken) {
+            let woken = self.woken.len().min(WOKEN_PER_RECORD_MAX);
+            for take in self.woken.drain(..woken).collect::<Vec<_>>() {
                 self.push_take(take, &mut batch);
             }
             let mut next = first;
             while let Some(mail) = next {
                 self.take_in(mail, &mut batch);
-                if batch.entries.len() >= RECORD_ENTRIES_MAX {
+                if batch.is_full() {
                     break;
                 }
                 next = self.mailbox.0.try_recv().ok();
@@ -148,7 +120,7 @@ impl Engine {
         let mail = match sleep_ms {
             // Sender and engine end together; without senders there is nothing left to do.
             None => self.mailbox.0.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(ms) => self.mailbox.0.recv_timeout(Duration::from_millis(ms)),
+            Some(ms) => self.mailbox.0.recv_timeout(Duration::from_millis(ms.min(SLEEP_MS_MAX))),
         };
         match mail {
             Ok(mail) => Some(mail),
@@ -160,22 +132,25 @@ impl Engine {
     fn take_in(&mut self, mail: Mail, batch: &mut Batch) {
         match mail {
             Mail::Job(job, permit) => {
-                batch.permits.push(permit);
+                batch.hold(Some(permit));
                 self.take_in_job(*job, batch);
             }
-            Mail::Cancel(peer, correlation) => {
+            Mail::Cancel(peer, correlation, permit) => {
+                batch.hold(Some(permit));
                 if let Some(take) = self.find_waiting(peer, correlation) {
                     refuse(take, ErrorCode::Cancelled, CANCELLED);
                 } else {
-                    batch.cancel(|take| take.peer.id() == peer && take.correlation == correlation);
+                    batch.cancel(peer, Some(correlation));
                 }
             }
             Mail::Gone(peer) => {
-                batch.cancel(|take| take.peer.id() == peer);
+                batch.hold(None);
+                batch.cancel(peer, None);
                 self.waiters.forget(peer);
                 self.held_back.remove(&peer);
             }
             Mail::Drained(peer) => {
+                batch.hold(None);
                 for take in self.held_back.remove(&peer).unwrap_or_default() {
                     self.push_take(take, batch);
                 }
@@ -228,13 +203,13 @@ impl Engine {
                     }
                     _ => Vec::new(),
                 };
-                batch.askers.push(match &command {
+                let asker = match &command {
                     Command::Drop(drop) => {
                         Asker::Drop { peer, correlation, slot, queue: drop.queue.clone() }
                     }
                     _ => Asker::Change { peer, correlation, slot, opcode },
-                });
-                batch.entries.push(Entry { origin, command });
+                };
+                batch.push(origin, command, asker);
                 for take in woken {
                     self.push_take(take, batch);
                 }
@@ -245,12 +220,7 @@ impl Engine {
     /// Ends the wait of the receive that is now repeated: its connection is lost, and what it took
     /// would be known to nobody before the lease ends.
     fn supersede(&mut self, origin: Origin, batch: &mut Batch) {
-        let is_same = |take: &Take| {
-            take.origin.is_some_and(|other| {
-                (other.producer, other.number) == (origin.producer, origin.number)
-            })
-        };
-        batch.cancel(is_same);
+        batch.supersede(origin);
         if let Some(take) = self.waiters.supersede(origin) {
             refuse(take, ErrorCode::Cancelled, "the request came again over another connection");
         }
@@ -283,27 +253,22 @@ impl Engine {
             self.held_back.entry(take.peer.id()).or_default().push(take);
             return;
         }
-        let command = Command::Receive(take.command.clone());
-        batch.entries.push(Entry { origin: take.origin, command });
-        batch.askers.push(Asker::Receive(Box::new(take)));
+        let bytes_max = take.peer.answer_bytes_max().min(take.command.bytes_max);
+        batch.push_take(take, bytes_max);
     }
 
     /// Makes the record durable, then answers.
     fn commit(&mut self, batch: Batch) -> Result<()> {
         let now_ms = self.state_clock.now_ms();
+        let named = batch.received_from();
         let applied = self.local.replicate(now_ms, batch.entries)?;
         self.next_due_ms = applied.next_due_ms;
         self.unfinished = applied.unfinished;
-        let mut named = Vec::new();
-        for asker in &batch.askers {
-            if let Asker::Receive(take) = asker
-                && take.command.queues.len() > 1
-            {
-                named.extend(take.command.queues.iter().cloned());
-            }
-        }
-        for (asker, outcome) in batch.askers.into_iter().zip(applied.outcomes) {
-            self.answer(asker, outcome);
+        let mut dropped = applied.dropped.iter().peekable();
+        for (index, (asker, outcome)) in batch.askers.into_iter().zip(applied.outcomes).enumerate()
+        {
+            let has_dropped = dropped.next_if_eq(&&index).is_some();
+            self.answer(asker, outcome, has_dropped);
         }
         if !self.waiters.is_empty() {
             self.wake_touched(&applied.touched, named);
@@ -314,7 +279,8 @@ impl Engine {
 
     /// Wakes receives for what can be delivered in the queues that a record has touched or that
     /// its receives named: messages that became ready by themselves, that a receive left because
-    /// its answer was full or another queue had enough, or that came behind it in the record.
+    /// its answer was full, because another queue had enough or because it was a repeat and got
+    /// its earlier messages, or that came behind it in the record.
     fn wake_touched(&mut self, touched: &[u64], named: Vec<QueueName>) {
         let machine = self.local.machine();
         let touched = touched.iter().filter_map(|number| machine.name(*number).cloned());
@@ -326,13 +292,14 @@ impl Engine {
         }
     }
 
-    fn answer(&mut self, asker: Asker, outcome: Outcome) {
+    /// `has_dropped`: the request has dropped its queue now, not in an earlier record.
+    fn answer(&mut self, asker: Asker, outcome: Outcome, has_dropped: bool) {
         match asker {
             Asker::Change { peer, correlation, slot, opcode } => {
                 peer.reply(correlation, opcode, outcome.into(), slot);
             }
             Asker::Drop { peer, correlation, slot, queue } => {
-                if matches!(outcome, Outcome::Dropped(_)) {
+                if has_dropped {
                     while let Some(take) = self.waiters.pop(&queue, false) {
                         let text = format!("queue {:?} was dropped", queue.as_str());
                         refuse(take, ErrorCode::QueueDropped, &text);
@@ -346,6 +313,10 @@ impl Engine {
 
     fn answer_take(&mut self, mut take: Take, outcome: Outcome) {
         let outcome = match outcome {
+            Outcome::Deferred => {
+                self.defer(take);
+                return;
+            }
             Outcome::Received(mut received) => {
                 if received.settled.runs.is_empty() {
                     received.settled = std::mem::take(&mut take.settled);
@@ -355,10 +326,14 @@ impl Engine {
                     refuse(take, ErrorCode::Cancelled, CANCELLED);
                     return;
                 }
-                if received.messages.is_empty() && !is_over {
+                if received.messages.is_empty() && (!is_over || received.unfinished) {
                     take.settled = received.settled;
                     take.command.settle = Vec::new();
-                    self.waiters.park(take);
+                    if received.unfinished {
+                        self.defer(take);
+                    } else {
+                        self.waiters.park(take);
+                    }
                     return;
                 }
                 Outcome::Received(received)
@@ -366,6 +341,15 @@ impl Engine {
             other => other,
         };
         take.peer.reply(take.correlation, verbs::Receive::OPCODE, outcome.into(), take.slot);
+    }
+
+    /// Tries a receive again with the next record.
+    fn defer(&mut self, take: Take) {
+        if take.cancelled {
+            refuse(take, ErrorCode::Cancelled, CANCELLED);
+        } else {
+            self.woken.push(take);
+        }
     }
 
     fn answer_reads(&mut self, reads: Vec<Job>) -> Result<()> {

@@ -1,11 +1,13 @@
 //! One connection as the engine sees it: whom to answer, and how much it has not read yet.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use qd_protocol::verbs::receive::ANSWER_BYTES_MAX;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Answer, UNREAD_BYTES_MAX};
+use super::{Answer, UNREAD_ALL_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_SHORT_BYTES_MAX};
 
 /// An answer on its way to the connection.
 #[derive(Debug)]
@@ -29,14 +31,21 @@ pub struct Peer {
     /// Unbounded as a channel; bounded by the places of unanswered requests and by `unread`.
     replies: UnboundedSender<Reply>,
     unread: AtomicUsize,
+    /// Of all connections.
+    unread_all: Arc<AtomicUsize>,
     /// The engine holds receives back until the connection has read its answers.
     held_back: AtomicBool,
 }
 
 impl Peer {
     /// A connection with a number that no other one ever has.
-    pub fn new(id: u64, replies: UnboundedSender<Reply>) -> Self {
-        Self { id, replies, unread: AtomicUsize::new(0), held_back: AtomicBool::new(false) }
+    pub(super) fn new(
+        id: u64,
+        replies: UnboundedSender<Reply>,
+        unread_all: Arc<AtomicUsize>,
+    ) -> Self {
+        let (unread, held_back) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { id, replies, unread, unread_all, held_back }
     }
 
     /// The connection's number.
@@ -48,6 +57,7 @@ impl Peer {
     pub fn reply(&self, correlation: u32, opcode: u16, answer: Answer, slot: OwnedSemaphorePermit) {
         let bytes = answer.bytes();
         self.unread.fetch_add(bytes, Ordering::SeqCst);
+        self.unread_all.fetch_add(bytes, Ordering::SeqCst);
         // A connection that is closed needs no answer.
         let _ = self.replies.send(Reply { correlation, opcode, answer, bytes, slot });
     }
@@ -56,18 +66,43 @@ impl Peer {
     /// and may go on.
     pub fn written(&self, bytes: usize) -> bool {
         let before = self.unread.fetch_sub(bytes, Ordering::SeqCst);
-        before - bytes <= UNREAD_BYTES_MAX / 2 && self.held_back.swap(false, Ordering::SeqCst)
+        self.unread_all.fetch_sub(bytes, Ordering::SeqCst);
+        before - bytes <= self.unread_max() / 2 && self.held_back.swap(false, Ordering::SeqCst)
+    }
+
+    /// True when all connections together have so much to read that each gets only a little more.
+    fn is_short(&self) -> bool {
+        self.unread_all.load(Ordering::SeqCst) > UNREAD_ALL_BYTES_MAX
+    }
+
+    /// Bytes of unread answers past which receives are held back.
+    fn unread_max(&self) -> usize {
+        if self.is_short() { UNREAD_SHORT_BYTES_MAX } else { UNREAD_BYTES_MAX }
+    }
+
+    /// Bytes of messages that one answer to this connection may hold now.
+    pub(super) fn answer_bytes_max(&self) -> u64 {
+        if self.is_short() { UNREAD_SHORT_BYTES_MAX as u64 } else { ANSWER_BYTES_MAX }
     }
 
     /// True when the connection has too much to read: its receives are to be held back until
     /// [`Peer::written`] says otherwise.
     pub(super) fn hold_back(&self) -> bool {
-        if self.unread.load(Ordering::SeqCst) <= UNREAD_BYTES_MAX {
+        if self.unread.load(Ordering::SeqCst) <= self.unread_max() {
             return false;
         }
         self.held_back.store(true, Ordering::SeqCst);
-        // Everything may have been written between the two looks.
-        let still = self.unread.load(Ordering::SeqCst) > UNREAD_BYTES_MAX / 2;
+        // Everything may have been written between the two looks. The limit may have moved too:
+        // whoever writes the last answer sees nothing left, which is below any limit.
+        let still = self.unread.load(Ordering::SeqCst) > self.unread_max() / 2;
         still || !self.held_back.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // What was not written when the connection closed is nobody's any more.
+        let left = self.unread.load(Ordering::SeqCst);
+        self.unread_all.fetch_sub(left, Ordering::SeqCst);
     }
 }

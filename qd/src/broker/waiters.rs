@@ -40,7 +40,8 @@ pub(super) struct Waiters {
     takes: BTreeMap<u64, Take>,
     by_queue: HashMap<QueueName, BTreeSet<u64>>,
     by_deadline: BTreeSet<(u64, u64)>,
-    by_request: BTreeMap<(u64, u32), u64>,
+    /// Connection, correlation id and ticket; a client may use an id twice.
+    by_request: BTreeSet<(u64, u32, u64)>,
     /// How many of them delete as they receive.
     deleting: usize,
     /// By producer and request number.
@@ -59,7 +60,7 @@ impl Waiters {
         }
         self.by_deadline.insert((take.wait_until_ms, take.ticket));
         self.deleting += usize::from(take.command.delete);
-        self.by_request.insert((take.peer.id(), take.correlation), take.ticket);
+        self.by_request.insert((take.peer.id(), take.correlation, take.ticket));
         if let Some(origin) = take.origin {
             self.by_origin.insert((origin.producer, origin.number), take.ticket);
         }
@@ -78,7 +79,7 @@ impl Waiters {
         }
         self.by_deadline.remove(&(take.wait_until_ms, ticket));
         self.deleting -= usize::from(take.command.delete);
-        self.by_request.remove(&(take.peer.id(), take.correlation));
+        self.by_request.remove(&(take.peer.id(), take.correlation, ticket));
         if let Some(origin) = take.origin {
             self.by_origin.remove(&(origin.producer, origin.number));
         }
@@ -103,7 +104,8 @@ impl Waiters {
 
     /// Takes out a receive by its request.
     pub fn cancel(&mut self, peer: u64, correlation: u32) -> Option<Take> {
-        let ticket = *self.by_request.get(&(peer, correlation))?;
+        let requests = (peer, correlation, 0)..=(peer, correlation, u64::MAX);
+        let (.., ticket) = *self.by_request.range(requests).next()?;
         self.remove(ticket)
     }
 
@@ -117,8 +119,8 @@ impl Waiters {
     pub fn forget(&mut self, peer: u64) {
         let tickets: Vec<u64> = self
             .by_request
-            .range((peer, 0)..=(peer, u32::MAX))
-            .map(|(_, ticket)| *ticket)
+            .range((peer, 0, 0)..=(peer, u32::MAX, u64::MAX))
+            .map(|(.., ticket)| *ticket)
             .collect();
         for ticket in tickets {
             self.remove(ticket);

@@ -82,8 +82,8 @@ async fn serve<R: Input, W: Output>(
     let greeting = greet(&mut input, &mut output, &server, full);
     timeout(HANDSHAKE_TIMEOUT, greeting).await.map_err(|_| Ended::TooSlow("the preamble"))??;
     let (replies, outgoing) = unbounded_channel();
-    let peer = Arc::new(Peer::new(server.next_peer.fetch_add(1, Ordering::Relaxed), replies));
-    let id = peer.id();
+    let id = server.next_peer.fetch_add(1, Ordering::Relaxed);
+    let peer = Arc::new(server.broker.peer(id, replies));
     let writer = tokio::spawn(write(output, outgoing, Arc::downgrade(&peer), Arc::clone(&server)));
     let mut reader = Reader {
         input,
@@ -297,7 +297,7 @@ impl<R: Input> Reader<R> {
             Request::Discard(discard) => Work::discard(discard),
             Request::Reschedule(reschedule) => Work::reschedule(reschedule),
             Request::Cancel(cancel) => {
-                self.server.broker.cancel(self.peer.id(), cancel.correlation);
+                self.server.broker.cancel(self.peer.id(), cancel.correlation).await;
                 return Ok(());
             }
             Request::Hello(_) | Request::Ping(_) | Request::Shutdown(_) => {

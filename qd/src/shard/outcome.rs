@@ -23,6 +23,9 @@ pub enum Outcome {
     Updated(bool),
     /// Nothing was done.
     Refused(Refusal),
+    /// Nothing was done: of a receive, because its record has delivered as much as one may. It is
+    /// to be tried again with the next record.
+    Deferred,
 }
 
 /// What a receive settled and delivered.
@@ -36,6 +39,9 @@ pub struct Received {
     pub leases: Vec<(u16, u64, u64)>,
     /// The messages were deleted as they were delivered.
     pub deleted: bool,
+    /// There are no messages because the record has looked through as many chunks without a ready
+    /// message as one may: the receive is to be tried again with the next record.
+    pub unfinished: bool,
 }
 
 impl From<Refusal> for Outcome {

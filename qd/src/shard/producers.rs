@@ -1,17 +1,25 @@
 //! Answers of recent requests, so that a request repeated after a lost answer is carried out once.
 //!
 //! A producer's row holds the answers that the producer may still ask for again: those of its
-//! requests from `answered_below` on, at most [`ANSWERS_MAX`].
+//! requests from `answered_below` on, at most [`ANSWERS_MAX`] and [`ANSWERS_BYTES_MAX`]. Of a
+//! request whose answer had to give way to these limits the number is kept: it is never carried
+//! out twice, a repeat is refused with `answer_forgotten`. There are at most
+//! [`FORGOTTEN_RANGES_MAX`] ranges of such numbers; past that the lowest gap between two counts as
+//! forgotten too, which a client with at most [`qd_protocol::IN_FLIGHT_MAX`] unanswered requests
+//! never sees.
 //!
 //! ```text
-//! u8 layout (1), u64 answered below, then per answer:
-//! u64 number, u8 kind, by kind: 1 created u8; 2 dropped u64; 3 sent; 4 settled; 5 received:
-//! u8 deleted on receive, u16 count of leases, per lease u16 index, u64 queue, u64 lease, settled;
-//! 6 extended: settled, u32 count of runs, per run u32 count, u64 end; 7 updated u8
+//! u8 layout (2), u64 answered below, u32 count of ranges of forgotten numbers, per range u64
+//! first, u64 end (not in it); then per answer:
+//! u64 number, u32 length, u8 kind, by kind: 1 created u8; 2 dropped u64; 3 sent; 4 settled;
+//! 5 received: u8 deleted on receive, u16 count of leases, per lease u16 index, u64 queue,
+//! u64 lease, settled; 6 extended: settled, u32 count of runs, per run u32 count, u64 end;
+//! 7 updated u8
 //! ```
 //!
 //! Sent and settled entries are encoded as on the wire. Of a receive the leases are kept,
-//! not the messages: they are delivered again as far as the leases still hold them.
+//! not the messages: they are delivered again as far as the leases still hold them. When they hold
+//! nothing any more the receive is carried out anew, all but its settlement.
 //!
 //! Rows stand in generations of 10 minutes of state time; a row moves to the current one when it
 //! is used. Those of the generation before the last are freed, so that a producer is forgotten
@@ -23,16 +31,22 @@ use qd_protocol::verbs::Sent;
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::wire::{DecodeError, Payload, Reader};
 
-use super::command::Origin;
+use super::command::{Action, Command, Origin};
 use super::outcome::{Outcome, Received};
 use super::{FREED_PER_RECORD_MAX, Step};
 use crate::store::{Result, StoreError};
 
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 /// Milliseconds of state time in a generation.
 const GENERATION_MS: u64 = 600_000;
 /// Most answers kept for one producer: as many as one connection may have unanswered, twice.
 const ANSWERS_MAX: usize = 2 * qd_protocol::IN_FLIGHT_MAX as usize;
+/// Most bytes of answers kept for one producer: 256 KiB. The row is written with every record in
+/// which the producer changes something.
+const ANSWERS_BYTES_MAX: usize = 256 << 10;
+/// Most ranges of numbers whose answers are not kept. Between two of them is a request that the
+/// producer has no answer of, and there are no more of these than may be unanswered.
+const FORGOTTEN_RANGES_MAX: usize = qd_protocol::IN_FLIGHT_MAX as usize;
 
 /// What is known of a request.
 pub(super) enum Recalled {
@@ -48,6 +62,8 @@ pub(super) enum Recalled {
 #[derive(Debug, Default)]
 pub(super) struct Producer {
     answered_below: u64,
+    /// Numbers carried out whose answers are gone: first and end of each range, rising, apart.
+    forgotten: Vec<(u64, u64)>,
     /// Number and encoded answer, in the order in which they were carried out.
     answers: Vec<(u64, Bytes)>,
 }
@@ -76,16 +92,23 @@ impl Step<'_, '_> {
     }
 
     /// Looks a request up.
-    pub(super) fn recall(&mut self, origin: Origin) -> Result<Recalled> {
+    pub(super) fn recall(&mut self, origin: Origin, command: &Command) -> Result<Recalled> {
         let producer = self.producer(origin.producer)?;
         let answer = producer.answers.iter().find(|(number, _)| *number == origin.number);
         if let Some((_, answer)) = answer {
+            if answer.first() != Some(&answer_kind(command)) {
+                let text = format!("request {} was one of another verb before", origin.number);
+                return Ok(Recalled::Answer(ErrorCode::MalformedRequest.refuse(text).into()));
+            }
             let answer = decode_answer(answer.clone())
                 .map_err(|error| StoreError::Damaged(format!("producer: {error}")))?;
             return self.recall_answer(answer);
         }
-        if origin.number < producer.answered_below {
-            let text = format!("request {} was answered before", origin.number);
+        if producer.is_forgotten(origin.number) {
+            let text = format!(
+                "request {} was carried out before, and its answer is no longer kept",
+                origin.number
+            );
             return Ok(Recalled::Answer(ErrorCode::AnswerForgotten.refuse(text).into()));
         }
         Ok(Recalled::New)
@@ -99,32 +122,28 @@ impl Step<'_, '_> {
             let text = "the messages were deleted as they were delivered, and that answer was lost";
             return Ok(Recalled::Answer(ErrorCode::AnswerForgotten.refuse(text).into()));
         }
-        if received.leases.is_empty() {
-            return Ok(Recalled::Settled(received.settled));
-        }
-        Ok(Recalled::Answer(self.deliver_again(received.leases, received.settled)?))
+        let again = self.deliver_again(received.leases, received.settled)?;
+        // A receive that has nothing any more is one that waits like any other.
+        Ok(if again.messages.is_empty() {
+            Recalled::Settled(again.settled)
+        } else {
+            Recalled::Answer(Outcome::Received(again))
+        })
     }
 
     /// Keeps the outcome of a request that changed something.
     pub(super) fn remember(&mut self, origin: Origin, outcome: &Outcome) {
-        let Some(answer) = encode_answer(outcome) else {
-            return;
-        };
-        let producer = self.producers.entry(origin.producer).or_default();
-        producer.answered_below = producer.answered_below.max(origin.answered_below);
-        let below = producer.answered_below;
-        producer.answers.retain(|(number, _)| *number >= below && *number != origin.number);
-        if producer.answers.len() >= ANSWERS_MAX {
-            producer.answers.remove(0);
+        if let Some(answer) = encode_answer(outcome) {
+            let producer = self.producers.entry(origin.producer).or_default();
+            producer.remember(origin, answer);
         }
-        producer.answers.push((origin.number, answer));
     }
 
     /// Writes the rows used by this record and frees some that are no longer used.
     pub(super) fn write_producers(&mut self) -> Result<()> {
         let generation = self.generation();
         for (producer, row) in std::mem::take(&mut self.producers) {
-            if !row.answers.is_empty() {
+            if !row.answers.is_empty() || !row.forgotten.is_empty() {
                 self.tables.put_producer(generation, producer, &row.to_bytes())?;
             }
         }
@@ -133,10 +152,42 @@ impl Step<'_, '_> {
 }
 
 impl Producer {
+    fn is_forgotten(&self, number: u64) -> bool {
+        let behind = self.forgotten.partition_point(|(first, _)| *first <= number);
+        let before = behind.checked_sub(1).and_then(|at| self.forgotten.get(at));
+        number < self.answered_below || before.is_some_and(|(_, end)| number < *end)
+    }
+
+    fn remember(&mut self, origin: Origin, answer: Bytes) {
+        self.answered_below = self.answered_below.max(origin.answered_below);
+        let below = self.answered_below;
+        self.answers.retain(|(number, _)| *number >= below && *number != origin.number);
+        self.forgotten.retain(|(_, end)| *end > below);
+        if answer.len() > ANSWERS_BYTES_MAX {
+            forget(&mut self.forgotten, origin.number);
+            return;
+        }
+        self.answers.push((origin.number, answer));
+        let mut bytes: usize = self.answers.iter().map(|(_, answer)| answer.len()).sum();
+        let mut gone = 0;
+        while self.answers.len() - gone > ANSWERS_MAX || bytes > ANSWERS_BYTES_MAX {
+            let (number, answer) = &self.answers[gone];
+            bytes -= answer.len();
+            gone += 1;
+            forget(&mut self.forgotten, *number);
+        }
+        self.answers.drain(..gone);
+    }
+
     fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(LAYOUT);
         out.put_u64_le(self.answered_below);
+        out.put_u32_le(self.forgotten.len() as u32);
+        for (first, end) in &self.forgotten {
+            out.put_u64_le(*first);
+            out.put_u64_le(*end);
+        }
         for (number, answer) in &self.answers {
             out.put_u64_le(*number);
             out.put_u32_le(answer.len() as u32);
@@ -152,7 +203,10 @@ impl Producer {
                 return Err(DecodeError::value("layout", format!("{layout} is not {LAYOUT}")));
             }
             let mut producer =
-                Self { answered_below: input.u64("answered below")?, answers: Vec::new() };
+                Self { answered_below: input.u64("answered below")?, ..Self::default() };
+            for _ in 0..input.count("number of ranges", 16)? {
+                producer.forgotten.push((input.u64("first of a range")?, input.u64("end")?));
+            }
             while input.left() > 0 {
                 let number = input.u64("request number")?;
                 let length = input.u32("length of an answer")? as usize;
@@ -162,6 +216,43 @@ impl Producer {
         };
         read(&mut Reader::new(Bytes::copy_from_slice(row)))
             .map_err(|error| StoreError::Damaged(format!("producer: {error}")))
+    }
+}
+
+/// Adds a number to ranges that are rising and apart.
+fn forget(ranges: &mut Vec<(u64, u64)>, number: u64) {
+    let behind = ranges.partition_point(|(first, _)| *first <= number);
+    ranges.insert(behind, (number, number.saturating_add(1)));
+    join(ranges, behind);
+    if let Some(before) = behind.checked_sub(1) {
+        join(ranges, before);
+    }
+    if ranges.len() > FORGOTTEN_RANGES_MAX {
+        ranges[0].1 = ranges[1].1;
+        ranges.remove(1);
+    }
+}
+
+/// Joins the range at `at` with the one behind it if there is nothing between them.
+fn join(ranges: &mut Vec<(u64, u64)>, at: usize) {
+    if let (Some(&(_, end)), Some(&(first, behind))) = (ranges.get(at), ranges.get(at + 1))
+        && first <= end
+    {
+        ranges[at].1 = end.max(behind);
+        ranges.remove(at + 1);
+    }
+}
+
+/// The kind of answer that a command has.
+fn answer_kind(command: &Command) -> u8 {
+    match command {
+        Command::Create(_) => 1,
+        Command::Drop(_) => 2,
+        Command::Send(_) => 3,
+        Command::Settle(settle) if matches!(settle.action, Action::Extend(_)) => 6,
+        Command::Settle(_) | Command::ById(_) => 4,
+        Command::Receive(_) => 5,
+        Command::Update(_) => 7,
     }
 }
 
@@ -213,7 +304,7 @@ fn encode_answer(outcome: &Outcome) -> Option<Bytes> {
             out.put_u8(7);
             out.put_u8(u8::from(*changed));
         }
-        Outcome::Refused(_) => return None,
+        Outcome::Refused(_) | Outcome::Deferred => return None,
     }
     Some(out.freeze())
 }
@@ -233,7 +324,7 @@ fn decode_answer(answer: Bytes) -> std::result::Result<Outcome, DecodeError> {
                 leases.push((index, input.u64("queue")?, input.u64("lease")?));
             }
             let settled = Statuses::decode(input)?;
-            Outcome::Received(Received { settled, messages: Vec::new(), leases, deleted })
+            Outcome::Received(Received { settled, leases, deleted, ..Received::default() })
         }
         6 => {
             let statuses = Statuses::decode(input)?;
@@ -247,4 +338,66 @@ fn decode_answer(answer: Bytes) -> std::result::Result<Outcome, DecodeError> {
         7 => Outcome::Updated(input.flag("changed")?),
         other => return Err(DecodeError::value("kind of answer", format!("{other}"))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remember(producer: &mut Producer, number: u64, answered_below: u64, bytes: usize) {
+        let origin = Origin { producer: 1, number, answered_below };
+        producer.remember(origin, vec![4; bytes].into());
+    }
+
+    fn kept(producer: &Producer) -> Vec<u64> {
+        producer.answers.iter().map(|(number, _)| *number).collect()
+    }
+
+    #[test]
+    fn number_whose_answer_gave_way_is_known_as_carried_out() {
+        let mut producer = Producer::default();
+        // Request 1 is one that waits: it holds `answered_below` down.
+        for number in 2..=ANSWERS_MAX as u64 + 3 {
+            remember(&mut producer, number, 1, 5);
+        }
+        assert_eq!(kept(&producer), (4..=ANSWERS_MAX as u64 + 3).collect::<Vec<_>>());
+        assert_eq!(producer.forgotten, [(2, 4)]);
+        assert!([2, 3].iter().all(|number| producer.is_forgotten(*number)));
+        assert!(!producer.is_forgotten(1) && !producer.is_forgotten(4));
+        let again = Producer::from_bytes(&producer.to_bytes()).unwrap();
+        assert_eq!((&again.answers, &again.forgotten), (&producer.answers, &producer.forgotten));
+        remember(&mut producer, ANSWERS_MAX as u64 + 4, ANSWERS_MAX as u64 + 4, 5);
+        assert_eq!((kept(&producer).len(), producer.forgotten.len()), (1, 0));
+        assert!(producer.is_forgotten(1));
+    }
+
+    #[test]
+    fn row_is_bounded_in_bytes() {
+        let mut producer = Producer::default();
+        for number in 1..100 {
+            remember(&mut producer, number, 1, 10_000);
+            assert!(producer.to_bytes().len() < ANSWERS_BYTES_MAX + 1_000);
+        }
+        // One that is over the limit alone takes the place of no other.
+        let before = kept(&producer).len();
+        remember(&mut producer, 100, 1, ANSWERS_BYTES_MAX + 1);
+        assert_eq!(kept(&producer).len(), before);
+        assert!(producer.is_forgotten(100) && producer.is_forgotten(1));
+    }
+
+    #[test]
+    fn ranges_of_forgotten_numbers_join_and_are_bounded() {
+        let mut ranges = Vec::new();
+        for number in [5, 7, 6, 3, 1] {
+            forget(&mut ranges, number);
+        }
+        assert_eq!(ranges, [(1, 2), (3, 4), (5, 8)]);
+        forget(&mut ranges, 2);
+        assert_eq!(ranges, [(1, 4), (5, 8)]);
+        for number in 0..2 * FORGOTTEN_RANGES_MAX as u64 {
+            forget(&mut ranges, 100 + 2 * number);
+        }
+        assert_eq!(ranges.len(), FORGOTTEN_RANGES_MAX);
+        assert!(ranges.is_sorted() && ranges[0].0 == 1);
+    }
 }

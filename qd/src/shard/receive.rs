@@ -11,10 +11,13 @@ use qd_protocol::{Body, Receipt};
 
 use super::command::Receive;
 use super::outcome::Received;
-use super::{Outcome, Step};
+use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
 use crate::store::chunk::{ChunkView, Content, EntryView};
 use crate::store::lease::{Delivered, LeaseRow, Run, push_run};
 use crate::store::{Result, StoreError, Tables};
+
+/// What a delivered message takes besides its fields and body, about.
+const MESSAGE_BYTES: usize = 128;
 
 /// What one receive may still take.
 struct Room {
@@ -72,6 +75,8 @@ struct Taken {
     messages: Vec<ReceivedMessage>,
     runs: Vec<Run>,
     redelivered: u64,
+    /// The record has looked at enough chunks without a ready message: there may be one behind.
+    unfinished: bool,
 }
 
 impl Step<'_, '_> {
@@ -97,11 +102,13 @@ impl Step<'_, '_> {
             let room_in_flight = if receive.delete { u64::MAX } else { queue.room_in_flight() };
             let ready = queue.statistics.ready.min(room_in_flight);
             let twice = numbers[..index].contains(&number);
-            if !room.full && !twice && ready > 0 {
+            if !room.full && !twice && ready > 0 && !received.unfinished {
                 room.of_queue = usize::try_from(ready).unwrap_or(usize::MAX);
                 self.receive_from(index as u16, number, receive, &mut room, &mut received)?;
             }
         }
+        self.delivered_bytes += answer_bytes(&received.messages);
+        received.unfinished &= received.messages.is_empty();
         Ok(Outcome::Received(received))
     }
 
@@ -119,6 +126,7 @@ impl Step<'_, '_> {
         let timeout = timeout.unwrap_or(self.queues[&number].attributes.visibility_timeout_ms);
         let end_ms = now_ms.saturating_add(timeout);
         let mut taken = self.take(number, end_ms, room)?;
+        received.unfinished |= taken.unfinished;
         let count = taken.messages.len() as u64;
         if count == 0 {
             return Ok(());
@@ -205,6 +213,11 @@ impl Step<'_, '_> {
                     if !whole {
                         break;
                     }
+                    self.walked += usize::from(taken.messages.len() == before);
+                    if self.walked >= CHUNKS_WALKED_PER_RECORD_MAX {
+                        taken.unfinished = true;
+                        break;
+                    }
                 }
                 (_, None) => break,
             }
@@ -224,7 +237,7 @@ impl Step<'_, '_> {
         &mut self,
         leases: Vec<(u16, u64, u64)>,
         settled: Statuses,
-    ) -> Result<Outcome> {
+    ) -> Result<Received> {
         let mut received = Received { settled, ..Received::default() };
         for (index, number, lease) in leases {
             let Some(row) = self.tables.lease(number, lease)? else {
@@ -246,8 +259,17 @@ impl Step<'_, '_> {
             }
             received.leases.push((index, number, lease));
         }
-        Ok(Outcome::Received(received))
+        self.delivered_bytes += answer_bytes(&received.messages);
+        Ok(received)
     }
+}
+
+/// About the memory that messages take until they are written to the client.
+fn answer_bytes(messages: &[ReceivedMessage]) -> u64 {
+    let bytes = |message: &ReceivedMessage| {
+        (message.body.bytes.len() + message.fields.len() + MESSAGE_BYTES) as u64
+    };
+    messages.iter().map(bytes).sum()
 }
 
 /// Adds receipt and end of the lease to a message.

@@ -6,7 +6,7 @@ use qd_protocol::{ErrorCode, Refusal};
 
 use super::command::Send;
 use super::place::Place;
-use super::{Outcome, Step};
+use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
 use crate::store::Result;
 use crate::store::chunk::{ChunkBuilder, NewEntry};
 use crate::store::lease::Delivered;
@@ -44,6 +44,11 @@ impl Step<'_, '_> {
                 body: &message.body,
             };
             let due_ms = self.due_ms(due).filter(|due_ms| *due_ms > self.now_ms);
+            let queue = self.queue(number);
+            if due_ms.is_none() && queue.untouched() == 0 {
+                // Nothing before it is untouched: no receive has to walk there.
+                queue.cursor = id;
+            }
             self.store_message(number, id, &entry, due_ms.is_some())?;
             if let Some(expires_ms) = expires_ms {
                 self.tables.put_expiry(expires_ms, number, id)?;
@@ -85,23 +90,30 @@ impl Step<'_, '_> {
         }
     }
 
-    /// The message with the lowest id that nobody holds.
+    /// The message with the lowest id that nobody holds; `None` also when a record would have to
+    /// look too far for it.
     fn oldest(&mut self, number: u64) -> Result<Option<(u64, Place)>> {
         self.flush(number)?;
         let returned = self.tables.returned(number, 1)?.first().map(|(id, _)| *id);
         let delayed = self.tables.first_delayed(number)?;
         let untouched = self.first_untouched(number)?;
-        let places = [
-            returned.map(|id| (id, Place::Returned)),
-            delayed.map(|id| (id, Place::Delayed)),
-            untouched.map(|(id, chunk)| (id, Place::Untouched(chunk))),
-        ];
-        Ok(places.into_iter().flatten().min_by_key(|(id, _)| *id))
+        let apart =
+            [returned.map(|id| (id, Place::Returned)), delayed.map(|id| (id, Place::Delayed))];
+        let first = apart.into_iter().flatten().min_by_key(|(id, _)| *id);
+        let queue = &self.queues[&number];
+        Ok(match untouched {
+            Some((id, _)) if first.is_some_and(|(apart, _)| apart < id) => first,
+            Some((id, chunk)) => Some((id, Place::Untouched(chunk))),
+            // The untouched ones that were not reached are at or above the cursor.
+            None if queue.untouched() > 0 => first.filter(|(id, _)| *id < queue.cursor),
+            None => first,
+        })
     }
 
-    /// The first untouched message and its chunk; the cursor moves up to it.
+    /// The first untouched message and its chunk; the cursor moves up to it, or as far as a
+    /// record may look.
     fn first_untouched(&mut self, number: u64) -> Result<Option<(u64, u64)>> {
-        while self.queues[&number].untouched() > 0 {
+        while self.queues[&number].untouched() > 0 && self.walked < CHUNKS_WALKED_PER_RECORD_MAX {
             let cursor = self.queues[&number].cursor;
             let Some(row) = self.tables.chunk_from(number, cursor)? else {
                 break;
@@ -118,6 +130,7 @@ impl Step<'_, '_> {
             if let Some(id) = found {
                 return Ok(Some((id, chunk)));
             }
+            self.walked += 1;
         }
         Ok(None)
     }

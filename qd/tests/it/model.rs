@@ -425,17 +425,13 @@ impl Model {
         self.answers_used = generation;
     }
 
-    /// What a repeated request is answered with.
-    fn again(&mut self, number: u64, command: &Command) -> Outcome {
+    /// What a numbered request is answered with; true when it was carried out now.
+    fn again(&mut self, number: u64, command: &Command) -> (Outcome, bool) {
         match self.answers.get(&number).cloned() {
-            None => self.run(command),
+            None => (self.run(command), true),
             Some(Outcome::Received(earlier)) => {
                 if earlier.deleted && !earlier.messages.is_empty() {
-                    return refused(ErrorCode::AnswerForgotten);
-                }
-                if earlier.leases.is_empty() {
-                    let Command::Receive(receive) = command else { unreachable!() };
-                    return self.receive(receive, Some(earlier.settled));
+                    return (refused(ErrorCode::AnswerForgotten), false);
                 }
                 let mut received = Received { settled: earlier.settled, ..Received::default() };
                 for (index, queue, lease) in earlier.leases {
@@ -450,9 +446,13 @@ impl Model {
                         received.leases.push((index, queue, lease));
                     }
                 }
-                Outcome::Received(received)
+                if received.messages.is_empty() {
+                    let Command::Receive(receive) = command else { unreachable!() };
+                    return (self.receive(receive, Some(received.settled)), true);
+                }
+                (Outcome::Received(received), false)
             }
-            Some(outcome) => outcome,
+            Some(outcome) => (outcome, false),
         }
     }
 
@@ -606,13 +606,7 @@ impl Run {
             None => self.model.run(command),
             Some(number) => {
                 self.model.forget_answers();
-                // A receive of which nothing but a settlement is known is carried out again.
-                let is_new = match self.model.answers.get(&number) {
-                    None => true,
-                    Some(Outcome::Received(earlier)) => earlier.messages.is_empty(),
-                    Some(_) => false,
-                };
-                let outcome = self.model.again(number, command);
+                let (outcome, is_new) = self.model.again(number, command);
                 if is_new {
                     self.model.remember(number, &outcome);
                 }

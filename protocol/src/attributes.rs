@@ -1,6 +1,11 @@
 //! Attributes and statistics of a queue.
 
+mod value;
+
 use bytes::{BufMut, BytesMut};
+
+use value::Attribute;
+pub use value::{DEAD_LETTER_SUFFIX, DeadLetter, SOURCE_NAME_CHARACTERS_MAX, Value};
 
 use crate::name::QueueName;
 use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
@@ -8,20 +13,22 @@ use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
 /// The value of an attribute that sets no limit.
 pub const UNLIMITED: u64 = u64::MAX;
 
-/// Declares the attributes once: field, tag on the wire, name in commands, default, range, unit.
+/// Declares the attributes once: field and type, tag on the wire, name in commands, default, least,
+/// most, whether it may be unlimited besides, unit.
 macro_rules! attributes {
-    ($($(#[doc = $doc:literal])+ $field:ident = $tag:literal, $name:literal, $default:expr, $least:expr, $most:expr, $unit:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $tag:literal, $name:literal, $default:expr, $least:expr, $most:expr, $unlimited:literal, $unit:ident;)+) => {
         /// The attributes of a queue, all known.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct Attributes { $($(#[doc = $doc])+ pub $field: u64,)+ }
+        pub struct Attributes { $($(#[doc = $doc])+ pub $field: $type,)+ }
 
         /// Attributes that a request gives; those not given keep their value or default.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct AttributeChanges { $($(#[doc = $doc])+ pub $field: Option<u64>,)+ }
+        pub struct AttributeChanges { $($(#[doc = $doc])+ pub $field: Option<$type>,)+ }
 
         /// Name, unit and range of an attribute.
         pub const SPECS: &[AttributeSpec] = &[$(AttributeSpec {
-            tag: $tag, name: $name, default: $default, least: $least, most: $most, unit: Unit::$unit,
+            tag: $tag, name: $name, least: $least, most: $most, unlimited: $unlimited,
+            unit: Unit::$unit,
         },)+];
 
         impl Default for Attributes {
@@ -30,28 +37,28 @@ macro_rules! attributes {
 
         impl Attributes {
             /// Name and value of each, in the order of [`SPECS`].
-            pub fn values(&self) -> Vec<(&'static AttributeSpec, u64)> {
-                SPECS.iter().zip([$(self.$field,)+]).collect()
+            pub fn values(&self) -> Vec<(&'static AttributeSpec, Value)> {
+                SPECS.iter().zip([$(self.$field.to_value(),)+]).collect()
             }
 
             /// With `changes` applied.
             #[must_use]
             pub fn changed(&self, changes: &AttributeChanges) -> Self {
-                Self { $($field: changes.$field.unwrap_or(self.$field),)+ }
+                Self { $($field: changes.$field.as_ref().unwrap_or(&self.$field).clone(),)+ }
             }
         }
 
         impl AttributeChanges {
             /// Name and value of each, `None` where it is not given, in the order of [`SPECS`].
-            pub fn values(&self) -> Vec<(&'static AttributeSpec, Option<u64>)> {
-                SPECS.iter().zip([$(self.$field,)+]).collect()
+            pub fn values(&self) -> Vec<(&'static AttributeSpec, Option<Value>)> {
+                SPECS.iter().zip([$(self.$field.as_ref().map(Attribute::to_value),)+]).collect()
             }
         }
 
         impl Payload for AttributeChanges {
             fn encode(&self, out: &mut BytesMut) {
-                $(if let Some(value) = self.$field {
-                    put_field(out, $tag, |out| out.put_u64_le(value));
+                $(if let Some(value) = &self.$field {
+                    put_field(out, $tag, |out| value.put(out));
                 })+
             }
 
@@ -59,7 +66,7 @@ macro_rules! attributes {
                 let mut changes = Self::default();
                 while let Some((tag, mut value)) = input.field()? {
                     match tag {
-                        $($tag => changes.$field = Some(value.u64($name)?),)+
+                        $($tag => changes.$field = Some(Attribute::read($name, &mut value)?),)+
                         _ => {}
                     }
                 }
@@ -69,7 +76,7 @@ macro_rules! attributes {
 
         impl From<&Attributes> for AttributeChanges {
             fn from(attributes: &Attributes) -> Self {
-                Self { $($field: Some(attributes.$field),)+ }
+                Self { $($field: Some(attributes.$field.clone()),)+ }
             }
         }
     };
@@ -82,60 +89,93 @@ pub enum Unit {
     Messages,
     /// Bytes.
     Bytes,
-    /// Milliseconds.
+    /// Milliseconds; of a list each member.
     Milliseconds,
+    /// Deliveries of one message.
+    Deliveries,
     /// A choice of [`OVERFLOW_NAMES`].
     Overflow,
+    /// 0, no, or 1, yes.
+    Flag,
+    /// A [`DeadLetter`], which has no range.
+    DeadLetter,
 }
 
-/// Name, default and range of an attribute.
+/// Name and range of an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttributeSpec {
     /// Tag on the wire.
     pub tag: u8,
     /// As in `qctl create --NAME`.
     pub name: &'static str,
-    /// Value of a queue created without it.
-    pub default: u64,
-    /// Smallest value.
+    /// Smallest value; of a list smallest member.
     pub least: u64,
-    /// Largest value; [`UNLIMITED`] is allowed besides where it is the default.
+    /// Largest value; of a list largest member.
     pub most: u64,
+    /// True when [`UNLIMITED`] is allowed besides.
+    pub unlimited: bool,
     /// What it counts.
     pub unit: Unit,
 }
 
 impl AttributeSpec {
-    /// True when the attribute may have `value`.
-    pub fn allows(&self, value: u64) -> bool {
-        (self.least..=self.most).contains(&value)
-            || (value == UNLIMITED && self.default == UNLIMITED)
+    /// True when the attribute may have `value`. A list has 1 to [`LIST_MEMBERS_MAX`] members.
+    pub fn allows(&self, value: &Value) -> bool {
+        let within = |number: &u64| {
+            (self.least..=self.most).contains(number) || (*number == UNLIMITED && self.unlimited)
+        };
+        match value {
+            Value::Number(number) => within(number),
+            Value::DeadLetter(_) => true,
+            Value::List(members) => {
+                (1..=LIST_MEMBERS_MAX).contains(&members.len()) && members.iter().all(within)
+            }
+        }
     }
 }
 
 attributes! {
     /// Most live messages (ready, delayed and leased); 1 to 2^63, or [`UNLIMITED`].
-    max_messages = 1, "max-messages", UNLIMITED, 1, 1 << 63, Messages;
+    max_messages: u64 = 1, "max-messages", UNLIMITED, 1, 1 << 63, true, Messages;
     /// Most bytes of live messages, bodies and headers; 1 to 2^63, or [`UNLIMITED`].
-    max_bytes = 2, "max-bytes", UNLIMITED, 1, 1 << 63, Bytes;
+    max_bytes: u64 = 2, "max-bytes", UNLIMITED, 1, 1 << 63, true, Bytes;
     /// Largest message, body and headers; 0 to 16 MiB.
-    max_message_size = 3, "max-message-size", 1 << 20, 0, crate::MESSAGE_BYTES_MAX, Bytes;
+    max_message_size: u64 = 3, "max-message-size", 1 << 20, 0, crate::MESSAGE_BYTES_MAX, false, Bytes;
     /// How long a lease lasts unless the receive says otherwise; 0 to 365 days (as 0, the
     /// message is visible again at once).
-    visibility_timeout_ms = 4, "visibility-timeout", 30_000, 0, VISIBILITY_TIMEOUT_MS_MAX, Milliseconds;
+    visibility_timeout_ms: u64 = 4, "visibility-timeout", 30_000, 0, VISIBILITY_TIMEOUT_MS_MAX, false, Milliseconds;
     /// Most leased messages; 1 to 2^63, or [`UNLIMITED`]. At the limit a receive finds nothing,
     /// unless it deletes what it receives.
-    max_in_flight = 5, "max-in-flight", UNLIMITED, 1, 1 << 63, Messages;
+    max_in_flight: u64 = 5, "max-in-flight", UNLIMITED, 1, 1 << 63, true, Messages;
     /// How long a message is not visible after it is sent, unless it comes with a time of its
     /// own; 0 to 100 years.
-    delay_ms = 6, "delay", 0, 0, DELAY_MS_MAX, Milliseconds;
+    delay_ms: u64 = 6, "delay", 0, 0, DELAY_MS_MAX, false, Milliseconds;
     /// How long after it was sent a message is removed, wherever it is; a leased one when its
     /// lease is over. 1 ms to 100 years, or [`UNLIMITED`]: never.
-    retention_ms = 7, "retention", UNLIMITED, 1, DELAY_MS_MAX, Milliseconds;
+    retention_ms: u64 = 7, "retention", UNLIMITED, 1, DELAY_MS_MAX, true, Milliseconds;
+    /// A message that comes back with this many attempts is a dead letter; 1 to 1,000,000, or
+    /// [`UNLIMITED`]. No effect where there is no dead-letter queue.
+    max_deliveries: u64 = 8, "max-deliveries", 16, 1, 1_000_000, true, Deliveries;
+    /// Where dead letters go.
+    dead_letter: DeadLetter = 9, "dead-letter", DeadLetter::Default, 0, 0, false, DeadLetter;
+    /// Whether a message whose time is over is a dead letter, or is removed.
+    dead_letter_expired: bool = 10, "dead-letter-expired", false, 0, 1, false, Flag;
+    /// Whether a message that must make room is a dead letter, or is removed.
+    dead_letter_overflow: bool = 11, "dead-letter-overflow", false, 0, 1, false, Flag;
+    /// How long a message is not visible after a counted release that names no delay: the first
+    /// member after its first attempt, and so on; the last one repeats. 1 to
+    /// [`LIST_MEMBERS_MAX`] members of 0 to 100 years.
+    retry_delay_ms: Vec<u64> = 12, "retry-delay", RETRY_DELAY_MS.to_vec(), 0, DELAY_MS_MAX, false, Milliseconds;
     /// What happens to a message that comes when the queue is full: [`OVERFLOW_REJECT`] or
     /// [`OVERFLOW_DROP_OLDEST`].
-    overflow = 13, "overflow", OVERFLOW_REJECT, OVERFLOW_REJECT, OVERFLOW_DROP_OLDEST, Overflow;
+    overflow: u64 = 13, "overflow", OVERFLOW_REJECT, OVERFLOW_REJECT, OVERFLOW_DROP_OLDEST, false, Overflow;
 }
+
+/// Most members of an attribute that is a list.
+pub const LIST_MEMBERS_MAX: usize = 16;
+
+/// The retry delays of a queue created without any: 1 s, 5 s, 30 s, 2 min and 10 min.
+pub const RETRY_DELAY_MS: [u64; 5] = [1_000, 5_000, 30_000, 120_000, 600_000];
 
 /// A message that does not fit is refused with `queue_full`.
 pub const OVERFLOW_REJECT: u64 = 0;
@@ -214,6 +254,11 @@ statistics! {
     /// Deliveries with an attempt above 1: those before that were released uncounted do not
     /// make one.
     redelivered = 12;
+    /// Messages that wait, delayed, because their dead-letter queue is missing or full; each is
+    /// tried again every minute. Part of `delayed`.
+    dead_letter_blocked = 13;
+    /// Messages that `redrive` moved out of this queue.
+    redriven = 14;
 }
 
 /// A queue as `list` and `describe` show it.
@@ -279,9 +324,42 @@ mod tests {
     #[test]
     fn every_default_is_within_its_range() {
         for (spec, value) in Attributes::default().values() {
-            assert!(spec.allows(value), "{}", spec.name);
-            assert_eq!(spec.default, value);
+            assert!(spec.allows(&value), "{}", spec.name);
         }
+    }
+
+    #[test]
+    fn every_value_is_held_to_its_range() {
+        let spec = |name: &str| SPECS.iter().find(|spec| spec.name == name).unwrap();
+        let deliveries = spec("max-deliveries");
+        for good in [1, 16, 1_000_000, UNLIMITED] {
+            assert!(deliveries.allows(&Value::Number(good)), "{good}");
+        }
+        for bad in [0, 1_000_001, UNLIMITED - 1] {
+            assert!(!deliveries.allows(&Value::Number(bad)), "{bad}");
+        }
+        let delays = spec("retry-delay");
+        for good in [vec![0], vec![DELAY_MS_MAX; LIST_MEMBERS_MAX]] {
+            assert!(delays.allows(&Value::List(good.clone())), "{good:?}");
+        }
+        for bad in [vec![], vec![0; LIST_MEMBERS_MAX + 1], vec![0, DELAY_MS_MAX + 1]] {
+            assert!(!delays.allows(&Value::List(bad.clone())), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn changes_apply_to_values_of_every_type() {
+        let changes = AttributeChanges {
+            dead_letter: Some(DeadLetter::None),
+            dead_letter_expired: Some(true),
+            retry_delay_ms: Some(vec![7]),
+            ..AttributeChanges::default()
+        };
+        let attributes = Attributes::default().changed(&changes);
+        assert_eq!(attributes.dead_letter, DeadLetter::None);
+        assert!(attributes.dead_letter_expired && !attributes.dead_letter_overflow);
+        assert_eq!(attributes.retry_delay_ms, [7]);
+        assert_eq!(attributes.max_deliveries, 16);
     }
 
     #[test]

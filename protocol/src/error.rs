@@ -117,6 +117,8 @@ error_codes! {
     AttributeOutOfRange = 13, "attribute_out_of_range", FixRequest, false;
     /// The queue was dropped while the request waited.
     QueueDropped = 14, "queue_dropped", Gone, false;
+    /// Attributes contradict each other, or dead-letter queues would lead round in a circle.
+    AttributesConflict = 15, "attributes_conflict", FixRequest, false;
     /// `max-messages` or `max-bytes` is reached.
     QueueFull = 20, "queue_full", LimitReached, true;
     /// The message is over the queue's `max-message-size` or `max-bytes`.
@@ -129,6 +131,8 @@ error_codes! {
     NoSuchMessage = 24, "no_such_message", Gone, false;
     /// The message is leased: until that is over, only its receipt can change it.
     MessageLeased = 25, "message_leased", TryAgain, true;
+    /// The queue has no dead-letter queue: delete or release the message.
+    NoDeadLetter = 26, "no_dead_letter", FixRequest, false;
     /// The lease of this receipt is over; the message may be with somebody else.
     ReceiptExpired = 30, "receipt_expired", Gone, false;
     /// No lease ever had this receipt.

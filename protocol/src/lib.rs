@@ -30,7 +30,7 @@ pub use attributes::{AttributeChanges, Attributes, QueueDescription, Statistics}
 pub use client::{Client, ClientError};
 pub use error::{Class, ErrorCode, Refusal};
 pub use frame::{Frame, FrameCodec};
-pub use message::{Body, Headers};
+pub use message::{Body, DeadLettered, Headers, Reason};
 pub use name::QueueName;
 pub use receipt::Receipt;
 pub use request::{Numbering, Request};

@@ -1,6 +1,10 @@
-//! Parts of a message: body and headers.
+//! Parts of a message: body, headers, and where a dead letter came from.
+
+mod dead_letter;
 
 use bytes::{BufMut, Bytes, BytesMut};
+
+pub use dead_letter::{DeadLettered, Reason, without_dead_letters};
 
 use crate::wire::{DecodeError, Reader, put_field, utf8};
 
@@ -43,14 +47,29 @@ impl Headers {
     /// The headers as the optional fields of a message, which is how they are stored.
     pub fn to_fields(&self) -> Bytes {
         let mut out = BytesMut::new();
-        self.put_fields(&mut out);
+        self.put_fields(FIELD_HEADER, &mut out);
         out.freeze()
     }
 
-    /// Appends one optional field a header: `u16` length of the key, key, value.
-    pub(crate) fn put_fields(&self, out: &mut BytesMut) {
+    /// Whether stored `fields` of a message hold a header with this key and value.
+    pub fn stored_have(fields: &Bytes, key: &str, value: &str) -> Result<bool, DecodeError> {
+        let mut fields = Reader::new(fields.clone());
+        while let Some((tag, mut field)) = fields.field()? {
+            if tag == FIELD_HEADER {
+                let length = usize::from(field.u16("header's key")?);
+                let same_key = field.bytes("header's key", length)? == key.as_bytes();
+                if same_key && field.rest() == value.as_bytes() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Appends one optional field with `tag` a header: `u16` length of the key, key, value.
+    pub(crate) fn put_fields(&self, tag: u8, out: &mut BytesMut) {
         for (key, value) in &self.0 {
-            put_field(out, FIELD_HEADER, |out| {
+            put_field(out, tag, |out| {
                 // A key longer than a u16 is refused by `SendEntry::check` before it gets here.
                 out.put_u16_le(key.len() as u16);
                 out.put_slice(key.as_bytes());
@@ -68,5 +87,24 @@ impl Headers {
         let text = utf8("header's value", &value.rest())?;
         self.0.push((key, text));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_headers_are_found_by_key_and_value() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let fields = Headers(vec![pair("a", "1"), pair("b", ""), pair("a", "2")]).to_fields();
+        let have = |key, value| Headers::stored_have(&fields, key, value).unwrap();
+        assert!(have("a", "1") && have("a", "2") && have("b", ""));
+        assert!(!have("a", "") && !have("b", "1") && !have("a1", "") && !have("", "a1"));
+        assert_eq!(Headers::stored_have(&Bytes::new(), "a", "1"), Ok(false));
+        for length in 1..fields.len() {
+            let _ = Headers::stored_have(&fields.slice(..length), "x", "x");
+        }
+        assert!(Headers::stored_have(&fields.slice(..3), "x", "x").is_err());
     }
 }

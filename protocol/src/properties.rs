@@ -10,6 +10,7 @@ use tokio_util::codec::Decoder;
 
 use crate::address::Address;
 use crate::frame::{Frame, FrameCodec, put_frame};
+use crate::message::{Headers, without_dead_letters};
 use crate::name::QueueName;
 use crate::preamble::{ClientPreamble, MAGIC, ServerPreamble};
 use crate::receipt::Receipt;
@@ -18,7 +19,7 @@ use crate::request::{
 };
 use crate::verbs::{
     Create, Created, Delete, Describe, Discard, Drop, Dropped, Extend, Hello, List, Ping, Pong,
-    Receive, Release, Reschedule, Send, Settled, Update, Updated, Verb, Welcome,
+    Receive, Redrive, Reject, Release, Reschedule, Send, Settled, Update, Updated, Verb, Welcome,
 };
 use crate::wire::Reader;
 
@@ -79,6 +80,9 @@ fn answer_is_steady(frame: Frame) -> Result<(), TestCaseError> {
         let _ = Receive::check_answer(&received);
         for message in &received.messages {
             let _ = message.headers();
+            let _ = message.dead_letter();
+            let _ = without_dead_letters(&message.fields);
+            let _ = Headers::stored_have(&message.fields, "key", "value");
         }
     }
     Ok(())
@@ -110,6 +114,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
         values::received().prop_map(|answer| answer_bytes::<Receive>(&answer)),
         values::sent().prop_map(|answer| answer_bytes::<Send>(&answer)),
         values::extended().prop_map(|answer| answer_bytes::<Extend>(&answer)),
+        values::redriven().prop_map(|answer| answer_bytes::<Redrive>(&answer)),
         values::listed().prop_map(|answer| answer_bytes::<List>(&answer)),
         values::refusal().prop_map(|refusal| {
             let mut out = BytesMut::new();
@@ -178,6 +183,7 @@ proptest! {
         received in values::received(),
         statuses in values::statuses(),
         extended in values::extended(),
+        redriven in values::redriven(),
     ) {
         answer_survives::<Send>(&sent)?;
         answer_survives::<Receive>(&received)?;
@@ -186,6 +192,8 @@ proptest! {
         answer_survives::<Release>(&settled)?;
         answer_survives::<Discard>(&settled)?;
         answer_survives::<Reschedule>(&settled)?;
+        answer_survives::<Reject>(&settled)?;
+        answer_survives::<Redrive>(&redriven)?;
         answer_survives::<Extend>(&extended)?;
     }
 
@@ -217,6 +225,17 @@ proptest! {
     #[test]
     fn headers_survive_the_way_through_a_message(headers in values::headers()) {
         let received = values::message_with(&headers);
+        prop_assert_eq!(received.headers(), Ok(headers));
+    }
+
+    #[test]
+    fn dead_letter_survives_the_way_through_a_message(
+        headers in values::headers(),
+        dead in values::dead_lettered(),
+    ) {
+        let mut received = values::message_with(&headers);
+        received.fields = dead.appended_to(&received.fields);
+        prop_assert_eq!(received.dead_letter(), Ok(Some(dead)));
         prop_assert_eq!(received.headers(), Ok(headers));
     }
 

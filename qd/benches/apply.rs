@@ -64,7 +64,12 @@ impl Bench {
     fn delete(&self, outcome: &Outcome) -> Command {
         let Outcome::Received(received) = outcome else { panic!("{outcome:?}") };
         let receipts = received.messages.iter().map(|message| message.receipt).collect();
-        Command::Settle(Settle { queue: self.queue.clone(), action: Action::Delete, receipts })
+        Command::Settle(Settle {
+            queue: self.queue.clone(),
+            action: Action::Delete,
+            receipts,
+            seed: 0,
+        })
     }
 }
 

@@ -13,14 +13,17 @@
 //! The rows are described in `store`'s schema.
 
 mod admin;
+mod attributes;
 mod by_id;
 pub mod command;
+mod dead_letter;
 mod expiry;
 pub mod outcome;
 mod place;
 mod producers;
 mod queue;
 mod receive;
+mod redrive;
 mod send;
 mod settle;
 mod verify;
@@ -31,6 +34,7 @@ pub use command::{Command, Entry, NewMessage, Origin, Record};
 pub use outcome::{Outcome, Received};
 use qd_protocol::{ErrorCode, QueueDescription, QueueName, Refusal};
 use queue::Queue;
+pub use settle::retry_jitter_ms;
 
 use crate::store::chunk::ChunkBuilder;
 use crate::store::{Position, Result, Store, Tables};
@@ -115,6 +119,8 @@ impl Machine {
                 dropped: 0,
                 delivered_bytes: 0,
                 walked: 0,
+                moved_bytes: 0,
+                drops_nested: 0,
                 pending: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
@@ -243,6 +249,10 @@ struct Step<'a, 't> {
     delivered_bytes: u64,
     /// Chunks without a ready message that the receives of this record have looked at.
     walked: usize,
+    /// Of messages that this record has moved to other queues.
+    moved_bytes: u64,
+    /// Queues that are making room for one another just now.
+    drops_nested: u8,
     /// Messages of this record that are in no chunk yet: first id, and the chunk being built.
     pending: BTreeMap<u64, (u64, ChunkBuilder)>,
     /// Queues whose row is to be written.
@@ -290,6 +300,7 @@ impl Step<'_, '_> {
             Command::Settle(settle) => self.settle(settle),
             Command::ById(by_id) => self.by_id(by_id),
             Command::Update(update) => self.update(update),
+            Command::Redrive(redrive) => self.redrive(redrive),
         }
     }
 

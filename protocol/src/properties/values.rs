@@ -5,17 +5,17 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::attributes::{AttributeChanges, Attributes, QueueDescription, Statistics};
+use crate::attributes::{AttributeChanges, Attributes, DeadLetter, QueueDescription, Statistics};
 use crate::error::{Class, ErrorCode, Limit, Refusal};
-use crate::message::{Body, Headers};
+use crate::message::{Body, DeadLettered, Headers, Reason};
 use crate::name::QueueName;
 use crate::receipt::Receipt;
 use crate::request::Request;
 use crate::verbs::delete::Statuses;
 use crate::verbs::{
     Cancel, Create, Delete, Describe, Discard, Drop, Due, Extend, Extended, Hello, IfExists, List,
-    Listed, Ping, Receive, Received, ReceivedMessage, Release, Reschedule, Send, SendEntry, Sent,
-    SentRun, Shutdown, Until, Update,
+    Listed, Ping, Receive, Received, ReceivedMessage, Redrive, Redriven, Reject, Release,
+    Reschedule, Send, SendEntry, Sent, SentRun, Shutdown, Until, Update,
 };
 
 pub(super) fn text() -> impl Strategy<Value = String> {
@@ -43,10 +43,22 @@ pub(super) fn headers() -> impl Strategy<Value = Headers> {
     vec((key, text()), 0..4).prop_map(Headers)
 }
 
+fn dead_letter() -> impl Strategy<Value = DeadLetter> {
+    prop_oneof![
+        Just(DeadLetter::Default),
+        Just(DeadLetter::None),
+        name().prop_map(DeadLetter::Queue)
+    ]
+}
+
 fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
-    any::<[Option<u64>; 8]>().prop_map(|values| {
-        let [max_messages, max_bytes, max_message_size, rest @ ..] = values;
-        let [visibility_timeout_ms, max_in_flight, delay_ms, retention_ms, overflow] = rest;
+    let dead = (option::of(dead_letter()), any::<[Option<bool>; 2]>());
+    let retry_delay_ms = option::of(vec(any::<u64>(), 0..20));
+    (any::<[Option<u64>; 9]>(), dead, retry_delay_ms).prop_map(|(numbers, dead, retry_delay_ms)| {
+        let [max_messages, max_bytes, max_message_size, rest @ ..] = numbers;
+        let [visibility_timeout_ms, max_in_flight, delay_ms, rest @ ..] = rest;
+        let [retention_ms, max_deliveries, overflow] = rest;
+        let (dead_letter, [dead_letter_expired, dead_letter_overflow]) = dead;
         AttributeChanges {
             max_messages,
             max_bytes,
@@ -55,15 +67,21 @@ fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
             max_in_flight,
             delay_ms,
             retention_ms,
+            max_deliveries,
+            dead_letter,
+            dead_letter_expired,
+            dead_letter_overflow,
+            retry_delay_ms,
             overflow,
         }
     })
 }
 
 fn statistics() -> impl Strategy<Value = Statistics> {
-    any::<[u64; 12]>().prop_map(|numbers| {
+    any::<[u64; 14]>().prop_map(|numbers| {
         let [ready, delayed, leased, bytes, oldest_age_s, sent, rest @ ..] = numbers;
-        let [received, deleted, expired, dropped, dead_lettered, redelivered] = rest;
+        let [received, deleted, expired, dropped, dead_lettered, rest @ ..] = rest;
+        let [redelivered, dead_letter_blocked, redriven] = rest;
         Statistics {
             ready,
             delayed,
@@ -77,6 +95,8 @@ fn statistics() -> impl Strategy<Value = Statistics> {
             dropped,
             dead_lettered,
             redelivered,
+            dead_letter_blocked,
+            redriven,
         }
     })
 }
@@ -169,6 +189,14 @@ fn receive() -> impl Strategy<Value = Receive> {
     )
 }
 
+fn redrive() -> impl Strategy<Value = Redrive> {
+    let numbers = any::<(u64, u64, u32, bool)>();
+    (name(), option::of(name()), headers(), numbers).prop_map(|(queue, to, headers, numbers)| {
+        let (after, through, max, dry_run) = numbers;
+        Redrive { queue, to, after, through, max, headers, dry_run }
+    })
+}
+
 fn about_the_connection() -> impl Strategy<Value = Request> {
     prop_oneof![
         (any::<u64>(), text())
@@ -205,6 +233,11 @@ fn about_messages() -> impl Strategy<Value = Request> {
     );
     let reschedule =
         (name(), due(), ids()).prop_map(|(queue, due, ids)| Reschedule { queue, due, ids });
+    let reject = (name(), text(), receipts()).prop_map(|(queue, reason, receipts)| Reject {
+        queue,
+        reason,
+        receipts,
+    });
     prop_oneof![
         send().prop_map(Request::Send),
         receive().prop_map(Request::Receive),
@@ -214,6 +247,8 @@ fn about_messages() -> impl Strategy<Value = Request> {
         release.prop_map(Request::Release),
         (name(), ids()).prop_map(|(queue, ids)| Request::Discard(Discard { queue, ids })),
         reschedule.prop_map(Request::Reschedule),
+        reject.prop_map(Request::Reject),
+        redrive().prop_map(Request::Redrive),
     ]
 }
 
@@ -236,10 +271,46 @@ pub(super) fn extended() -> impl Strategy<Value = Extended> {
         .prop_map(|(statuses, lease_until_ms)| Extended { statuses, lease_until_ms })
 }
 
+pub(super) fn redriven() -> impl Strategy<Value = Redriven> {
+    let numbers = any::<(u64, u64, u64, u64, bool)>();
+    (numbers, option::of(refusal().prop_map(Box::new))).prop_map(|(numbers, refusal)| {
+        let (moved, skipped, last, through, more) = numbers;
+        Redriven { moved, skipped, last, through, more, refusal }
+    })
+}
+
+pub(super) fn dead_lettered() -> impl Strategy<Value = DeadLettered> {
+    let reason = prop_oneof![
+        Just(Reason::MaxDeliveries),
+        text().prop_map(Reason::Rejected),
+        Just(Reason::Expired),
+        Just(Reason::Overflow),
+    ];
+    (name(), any::<(u64, u64, u32, u64, u64)>(), reason).prop_map(|(queue, numbers, reason)| {
+        let (id, sent_at_ms, attempts, first_delivered_ms, last_delivered_ms) = numbers;
+        DeadLettered {
+            queue,
+            id,
+            sent_at_ms,
+            attempts,
+            first_delivered_ms,
+            last_delivered_ms,
+            reason,
+        }
+    })
+}
+
+/// The stored fields of a message: headers, and how often it was a dead letter.
+fn fields() -> impl Strategy<Value = Bytes> {
+    (headers(), vec(dead_lettered(), 0..3)).prop_map(|(headers, hops)| {
+        hops.iter().fold(headers.to_fields(), |fields, hop| hop.appended_to(&fields))
+    })
+}
+
 fn message() -> impl Strategy<Value = ReceivedMessage> {
     let numbers = any::<(u16, u64, u32, u64, u64)>();
-    (numbers, receipt(), headers(), body()).prop_map(
-        |((queue, id, attempt, sent_at_ms, lease_until_ms), receipt, headers, body)| {
+    (numbers, receipt(), fields(), body()).prop_map(
+        |((queue, id, attempt, sent_at_ms, lease_until_ms), receipt, fields, body)| {
             ReceivedMessage {
                 queue,
                 id,
@@ -247,7 +318,7 @@ fn message() -> impl Strategy<Value = ReceivedMessage> {
                 attempt,
                 sent_at_ms,
                 lease_until_ms,
-                fields: headers.to_fields(),
+                fields,
                 body,
             }
         },

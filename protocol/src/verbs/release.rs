@@ -15,7 +15,8 @@ use crate::name::QueueName;
 use crate::receipt::Receipt;
 use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
 
-/// Gives leased messages back, to their old place in the order.
+/// Gives leased messages back, to their old place in the order. A message whose attempts have
+/// reached the queue's `max_deliveries` becomes a dead letter instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// The queue that the receipts are of.
@@ -23,7 +24,8 @@ pub struct Release {
     /// Whether the delivery counts as an attempt; if not, the next one has the same number.
     pub counted: bool,
     /// How many ms from now the messages become visible; at most
-    /// [`crate::attributes::DELAY_MS_MAX`]. `None`, like 0: at once, whatever the queue's delay.
+    /// [`crate::attributes::DELAY_MS_MAX`]; 0: at once. `None`: a delivery that counts, after the
+    /// queue's retry delay for this attempt; one that does not, at once.
     pub delay_ms: Option<u64>,
     /// 1 to [`crate::BATCH_ENTRIES_MAX`] receipts.
     pub receipts: Vec<Receipt>,

@@ -182,7 +182,7 @@ impl Payload for SendEntry {
         out.put_u32_le(self.body.bytes.len() as u32);
         out.put_u32_le(self.body.crc);
         out.put_u32_le(self.fields_bytes() as u32);
-        self.headers.put_fields(out);
+        self.headers.put_fields(FIELD_HEADER, out);
         match self.due {
             None => {}
             Some(Due::After(ms)) => put_field(out, FIELD_DELAY, |out| out.put_u64_le(ms)),
@@ -214,7 +214,7 @@ impl Payload for SendEntry {
     }
 }
 
-/// Reads the optional fields of a message delivered, of which only the headers travel so far.
+/// Reads the headers among the optional fields of a message delivered.
 pub(super) fn read_fields(fields: &mut Reader) -> Result<Headers, DecodeError> {
     let mut headers = Headers::default();
     while let Some((tag, mut value)) = fields.field()? {
@@ -274,6 +274,7 @@ pub(super) fn read_refusal(input: &mut Reader) -> Result<Refusal, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{DeadLettered, Reason};
 
     #[test]
     fn last_of_two_times_counts_and_unknown_fields_are_skipped() {
@@ -288,6 +289,29 @@ mod tests {
         out.put_slice(&fields);
         let entry = SendEntry { due: Some(Due::After(2)), ..SendEntry::new("") };
         assert_eq!(SendEntry::decode(&mut Reader::new(out.freeze())), Ok(entry));
+    }
+
+    #[test]
+    fn nobody_can_send_what_looks_like_a_dead_letter() {
+        let forged = DeadLettered {
+            queue: QueueName::new("jobs").unwrap(),
+            id: 1,
+            sent_at_ms: 2,
+            attempts: 3,
+            first_delivered_ms: 4,
+            last_delivered_ms: 5,
+            reason: Reason::Expired,
+        };
+        let headers = Headers(vec![("a".to_owned(), "b".to_owned())]);
+        let fields = forged.appended_to(&headers.to_fields());
+        let mut out = BytesMut::new();
+        out.put_u32_le(0);
+        out.put_u32_le(0);
+        out.put_u32_le(fields.len() as u32);
+        out.put_slice(&fields);
+        let entry = SendEntry::decode(&mut Reader::new(out.freeze())).unwrap();
+        assert_eq!(entry, SendEntry { headers, ..SendEntry::new("") });
+        assert_eq!(DeadLettered::newest(&entry.headers.to_fields()), Ok(None));
     }
 
     #[test]

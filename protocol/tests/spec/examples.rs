@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use qd_protocol::attributes::OVERFLOW_DROP_OLDEST;
+use qd_protocol::attributes::{DeadLetter, OVERFLOW_DROP_OLDEST, UNLIMITED};
 use qd_protocol::preamble::{ClientPreamble, ServerPreamble, Status, VersionRange};
 use qd_protocol::request::{put_answer, put_refusal, put_request};
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::{
     Cancel, Create, Created, Delete, Describe, Discard, Drop, Dropped, Due, Extend, Extended,
-    Hello, IfExists, List, Listed, Ping, Pong, Receive, Received, ReceivedMessage, Release,
-    Reschedule, Send, SendEntry, Sent, SentRun, Settled, Shutdown, ShuttingDown, Until, Update,
-    Updated, Verb, Welcome,
+    Hello, IfExists, List, Listed, Ping, Pong, Receive, Received, ReceivedMessage, Redrive,
+    Redriven, Reject, Release, Reschedule, Send, SendEntry, Sent, SentRun, Settled, Shutdown,
+    ShuttingDown, Until, Update, Updated, Verb, Welcome,
 };
 use qd_protocol::{
-    AttributeChanges, Attributes, Body, ErrorCode, Headers, Numbering, QueueDescription, QueueName,
-    Receipt, Refusal, Statistics,
+    AttributeChanges, Attributes, Body, DeadLettered, ErrorCode, Headers, Numbering,
+    QueueDescription, QueueName, Reason, Receipt, Refusal, Statistics,
 };
 
 /// 2026-01-01 00:00:00 UTC.
@@ -36,6 +36,7 @@ pub fn all() -> BTreeMap<String, Bytes> {
     settling(&mut all);
     delays(&mut all);
     lives(&mut all);
+    dead_letters(&mut all);
     all.frames
 }
 
@@ -253,4 +254,70 @@ fn lives(all: &mut Examples) {
     let due = Some(Due::After(5_000));
     let entries = vec![SendEntry { due, ttl_ms: Some(60_000), ..SendEntry::new("hello") }];
     all.request("short-lived send", Some(13), &Send { queue: jobs(), entries });
+}
+
+fn dead_letters(all: &mut Examples) {
+    let dead = QueueName::new("jobs.dead").expect("a name");
+    let attributes = AttributeChanges {
+        max_deliveries: Some(UNLIMITED),
+        dead_letter: Some(DeadLetter::Queue(dead.clone())),
+        dead_letter_expired: Some(true),
+        dead_letter_overflow: Some(false),
+        retry_delay_ms: Some(vec![1_000, 60_000]),
+        ..AttributeChanges::default()
+    };
+    all.request("dead letter update", Some(14), &Update { queue: jobs(), attributes });
+    let reason = "no such customer".to_owned();
+    let reject = Reject { queue: jobs(), reason: reason.clone(), receipts: vec![RECEIPT] };
+    let mut statuses = Statuses::default();
+    statuses.push(None);
+    all.verb("reject", Some(15), &reject, &Settled { statuses });
+    let receive = Receive {
+        queues: vec![dead.clone()],
+        max: 1,
+        wait_ms: 0,
+        visibility_timeout_ms: None,
+        delete_on_receive: false,
+        settle: Vec::new(),
+    };
+    let headers = Headers(vec![("type".to_owned(), "text".to_owned())]);
+    let origin = DeadLettered {
+        queue: jobs(),
+        id: 1,
+        sent_at_ms: TIME_MS,
+        attempts: 1,
+        first_delivered_ms: TIME_MS + 1_000,
+        last_delivered_ms: TIME_MS + 1_000,
+        reason: Reason::Rejected(reason),
+    };
+    let message = ReceivedMessage {
+        queue: 0,
+        id: 5,
+        receipt: Receipt { queue: 4, lease: 1, id: 5, secret: 9 },
+        attempt: 1,
+        sent_at_ms: TIME_MS + 2_000,
+        lease_until_ms: TIME_MS + 60_000,
+        fields: origin.appended_to(&headers.to_fields()),
+        body: Body::new("hello"),
+    };
+    let received = Received { settled: Statuses::default(), messages: vec![message] };
+    all.verb("dead letter receive", Some(16), &receive, &received);
+    let redrive = Redrive {
+        queue: dead,
+        to: Some(jobs()),
+        after: 0,
+        through: 0,
+        max: 1_000,
+        headers,
+        dry_run: false,
+    };
+    let redriven = Redriven {
+        moved: 3,
+        skipped: 1,
+        last: 5,
+        through: 5,
+        more: false,
+        refusal: Some(Box::new(full())),
+    };
+    all.verb("redrive", Some(17), &redrive, &redriven);
 }

@@ -1,8 +1,10 @@
 //! The tables of the page against the code.
 
-use qd_protocol::attributes::{AttributeSpec, SPECS, UNLIMITED, Unit};
-use qd_protocol::verbs::{list, receive};
-use qd_protocol::{Class, ErrorCode, Request, Statistics, address, attributes, name, receipt};
+use qd_protocol::attributes::{AttributeSpec, DeadLetter, SPECS, UNLIMITED, Unit, Value};
+use qd_protocol::verbs::{list, receive, redrive, reject};
+use qd_protocol::{
+    Attributes, Class, ErrorCode, Request, Statistics, address, attributes, name, receipt,
+};
 
 use super::page;
 
@@ -79,17 +81,42 @@ fn number(value: u64) -> String {
     }
 }
 
+/// The default of an attribute as the page writes it.
+fn default(value: &Value) -> String {
+    match value {
+        Value::Number(value) => number(*value),
+        Value::DeadLetter(DeadLetter::Default) => "default".to_owned(),
+        Value::DeadLetter(other) => format!("{other:?}"),
+        Value::List(members) => {
+            members.iter().map(|member| number(*member)).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
 #[test]
 fn table_of_attributes_is_that_of_the_code() {
-    let attributes = SPECS.iter().map(|spec| {
-        let AttributeSpec { tag, name, default, least, most, unit } = *spec;
-        let unit = match unit {
-            Unit::Messages => "messages",
-            Unit::Bytes => "bytes",
-            Unit::Milliseconds => "ms",
-            Unit::Overflow => "choice",
+    let attributes = Attributes::default().values().into_iter().map(|(spec, value)| {
+        let AttributeSpec { tag, name, least, most, unlimited, unit } = *spec;
+        let (unit, has_range) = match unit {
+            Unit::Messages => ("messages", true),
+            Unit::Bytes => ("bytes", true),
+            Unit::Milliseconds => ("ms", true),
+            Unit::Deliveries => ("deliveries", true),
+            Unit::Overflow => ("choice", true),
+            Unit::Flag => ("flag", true),
+            Unit::DeadLetter => ("queue", false),
         };
-        row([&tag.to_string(), name, unit, &number(least), &number(most), &number(default)])
+        let shown = |bound: u64| if has_range { number(bound) } else { "-".to_owned() };
+        let unlimited = if unlimited { "yes" } else { "no" };
+        row([
+            &tag.to_string(),
+            name,
+            unit,
+            &shown(least),
+            &shown(most),
+            unlimited,
+            &default(&value),
+        ])
     });
     assert_eq!(table("ATTRIBUTES"), attributes.collect::<Vec<_>>());
     let texts = SPECS.iter().map(|spec| row([spec.name]));
@@ -127,6 +154,11 @@ fn table_of_limits_is_that_of_the_code() {
         ("time to live", attributes::DELAY_MS_MAX),
         ("receive answer", receive::ANSWER_BYTES_MAX),
         ("list page", u64::from(list::PAGE_MAX)),
+        ("source name", attributes::SOURCE_NAME_CHARACTERS_MAX as u64),
+        ("retry delays", attributes::LIST_MEMBERS_MAX as u64),
+        ("reason", reject::REASON_BYTES_MAX as u64),
+        ("redrive", u64::from(redrive::REDRIVE_MAX)),
+        ("redrive headers", redrive::REDRIVE_HEADERS_MAX as u64),
         ("receipt", receipt::RECEIPT_BYTES as u64),
         ("receipt as text", receipt::RECEIPT_CHARACTERS as u64),
         ("socket path", address::SOCKET_PATH_BYTES_MAX as u64),

@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use qd_protocol::request::{put_answer, put_refusal};
 use qd_protocol::verbs::{
-    Created, Dropped, Extended, Listed, Pong, Received, Sent, Settled, ShuttingDown, Updated,
-    Welcome,
+    Created, Dropped, Extended, Listed, Pong, Received, Redriven, Sent, Settled, ShuttingDown,
+    Updated, Welcome,
 };
 use qd_protocol::{ErrorCode, QueueDescription, Refusal};
 
@@ -38,7 +38,7 @@ macro_rules! answers {
 answers! {
     Hello(Welcome), Ping(Pong), Shutdown(ShuttingDown), Create(Created), Drop(Dropped),
     Describe(QueueDescription), List(Listed), Send(Sent), Receive(Received),
-    Update(Updated), Extend(Extended), Settle(Settled)
+    Update(Updated), Extend(Extended), Settle(Settled), Redrive(Redriven)
 }
 
 impl Answer {
@@ -76,6 +76,7 @@ impl From<Outcome> for Answer {
                 Self::Extend(Extended { statuses, lease_until_ms })
             }
             Outcome::Updated(changed) => Self::Update(Updated { changed }),
+            Outcome::Redriven(redriven) => Self::Redrive(redriven),
             Outcome::Refused(refusal) => Self::Refused(refusal),
             // Only receives are deferred, and the engine tries those again.
             Outcome::Deferred => Self::Refused(ErrorCode::Internal.refuse("deferred")),

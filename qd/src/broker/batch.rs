@@ -99,11 +99,11 @@ impl Batch {
         }
     }
 
-    /// The queues that the record's receives name, each once.
-    pub fn received_from(&self) -> Vec<QueueName> {
+    /// The queues that receives of the record name besides others, each once.
+    pub fn preferred(&self) -> Vec<QueueName> {
         let queues = self.askers.iter().filter_map(|asker| match asker {
-            Asker::Receive(take) => Some(&take.command.queues),
-            Asker::Change { .. } | Asker::Drop { .. } => None,
+            Asker::Receive(take) if take.command.queues.len() > 1 => Some(&take.command.queues),
+            Asker::Receive(_) | Asker::Change { .. } | Asker::Drop { .. } => None,
         });
         let queues: BTreeSet<&QueueName> = queues.flatten().collect();
         queues.into_iter().cloned().collect()
@@ -126,5 +126,7 @@ fn items(command: &Command) -> usize {
         // What it delivers is bounded where the record is applied.
         Command::Receive(receive) => receive.settle.len(),
         Command::Create(_) | Command::Drop(_) | Command::Update(_) => 1,
+        // What it looks at is bounded where it is applied.
+        Command::Redrive(redrive) => redrive.max as usize,
     }
 }

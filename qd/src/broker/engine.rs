@@ -260,7 +260,7 @@ impl Engine {
     /// Makes the record durable, then answers.
     fn commit(&mut self, batch: Batch) -> Result<()> {
         let now_ms = self.state_clock.now_ms();
-        let named = batch.received_from();
+        let named = batch.preferred();
         let applied = self.local.replicate(now_ms, batch.entries)?;
         self.next_due_ms = applied.next_due_ms;
         self.unfinished = applied.unfinished;
@@ -279,8 +279,7 @@ impl Engine {
 
     /// Wakes receives for what can be delivered in the queues that a record has touched or that
     /// its receives named: messages that became ready by themselves, that a receive left because
-    /// its answer was full, because another queue had enough or because it was a repeat and got
-    /// its earlier messages, or that came behind it in the record.
+    /// its answer was full or another queue had enough, or that came behind it in the record.
     fn wake_touched(&mut self, touched: &[u64], named: Vec<QueueName>) {
         let machine = self.local.machine();
         let touched = touched.iter().filter_map(|number| machine.name(*number).cloned());

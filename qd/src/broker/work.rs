@@ -2,6 +2,7 @@
 
 use qd_protocol::attributes::{DELAY_MS_MAX, VISIBILITY_TIMEOUT_MS_MAX};
 use qd_protocol::verbs::receive::{ANSWER_BYTES_MAX, WAIT_MS_MAX};
+use qd_protocol::verbs::redrive::REDRIVE_MAX;
 use qd_protocol::verbs::{self, Due, Until, Verb};
 use qd_protocol::{BATCH_ENTRIES_MAX, ErrorCode, QueueName, Receipt, Refusal};
 
@@ -122,6 +123,12 @@ impl Work {
         Self::settle(verbs::Release::OPCODE, queue, action, receipts)
     }
 
+    /// A `reject`.
+    pub fn reject(reject: verbs::Reject) -> Result<Self, Refusal> {
+        let verbs::Reject { queue, reason, receipts } = reject;
+        Self::settle(verbs::Reject::OPCODE, queue, Action::Reject { reason }, receipts)
+    }
+
     fn settle(
         opcode: u16,
         queue: QueueName,
@@ -129,8 +136,21 @@ impl Work {
         receipts: Vec<Receipt>,
     ) -> Result<Self, Refusal> {
         check_batch(receipts.len(), "receipts")?;
-        let command = command::Settle { queue, action, receipts };
+        let command = command::Settle { queue, action, receipts, seed: random_u64() };
         Ok(Self::Change(opcode, Command::Settle(command)))
+    }
+
+    /// A `redrive`.
+    pub fn redrive(redrive: verbs::Redrive) -> Result<Self, Refusal> {
+        let verbs::Redrive { queue, to, after, through, max, headers, dry_run } = redrive;
+        check_redriven(max)?;
+        if to.as_ref() == Some(&queue) {
+            let text = format!("queue {:?} cannot be redriven into itself", queue.as_str());
+            return Err(ErrorCode::MalformedRequest.refuse(text).with_queue(queue.as_str()));
+        }
+        let headers = headers.0;
+        let command = command::Redrive { queue, to, after, through, max, headers, dry_run };
+        Ok(Self::Change(verbs::Redrive::OPCODE, Command::Redrive(command)))
     }
 
     /// A `discard`.
@@ -192,6 +212,19 @@ fn check_most(entries: usize, what: &str) -> Result<(), Refusal> {
         entries as u64,
         u64::from(BATCH_ENTRIES_MAX),
     ))
+}
+
+fn check_redriven(max: u32) -> Result<(), Refusal> {
+    let text = format!("a redrive moves 1 to {REDRIVE_MAX} messages, not {max}");
+    match max {
+        0 => Err(ErrorCode::MalformedRequest.refuse(text)),
+        1..=REDRIVE_MAX => Ok(()),
+        _ => Err(ErrorCode::BatchTooLarge.refuse(text).with_limit(
+            "batch",
+            u64::from(max),
+            u64::from(REDRIVE_MAX),
+        )),
+    }
 }
 
 fn check_milliseconds(name: &str, value: u64, maximum: u64) -> Result<(), Refusal> {

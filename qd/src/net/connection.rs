@@ -296,6 +296,8 @@ impl<R: Input> Reader<R> {
             Request::Release(release) => Work::release(release),
             Request::Discard(discard) => Work::discard(discard),
             Request::Reschedule(reschedule) => Work::reschedule(reschedule),
+            Request::Reject(reject) => Work::reject(reject),
+            Request::Redrive(redrive) => Work::redrive(redrive),
             Request::Cancel(cancel) => {
                 self.server.broker.cancel(self.peer.id(), cancel.correlation).await;
                 return Ok(());

@@ -40,6 +40,9 @@ impl Step<'_, '_> {
             ByIdAction::Reschedule(due) => {
                 let due_ms = self.due_ms(due).filter(|due_ms| *due_ms > self.now_ms);
                 match (due_ms, place) {
+                    (_, Place::Blocked) => {
+                        self.block_until(number, id, due_ms.unwrap_or(self.now_ms))?;
+                    }
                     (Some(due_ms), _) => {
                         let delivered = self.take_out(number, id, place)?;
                         self.delay(number, id, due_ms, delivered)?;
@@ -57,12 +60,12 @@ impl Step<'_, '_> {
     }
 }
 
-fn no_such_message(queue: &str, id: u64) -> Refusal {
+pub(super) fn no_such_message(queue: &str, id: u64) -> Refusal {
     let text = format!("queue {queue:?} holds no message {id}");
     ErrorCode::NoSuchMessage.refuse(text).with_queue(queue)
 }
 
-fn leased(queue: &str, id: u64) -> Refusal {
+pub(super) fn leased(queue: &str, id: u64) -> Refusal {
     let text = format!("message {id} of queue {queue:?} is leased: use its receipt");
     ErrorCode::MessageLeased.refuse(text).with_queue(queue)
 }

@@ -3,11 +3,13 @@
 //!
 //! A message's time to live stands in a row of its own; a queue's retention needs none, because the
 //! chunks of a queue are in the order of their ages: only the first one is looked at. What is
-//! leased when its time is over is removed when its lease ends.
+//! leased when its time is over is removed when its lease ends. What waits for its dead-letter
+//! queue is not removed: its life in the queue is over already.
 
 use std::collections::BTreeSet;
 
 use qd_protocol::attributes::UNLIMITED;
+use qd_protocol::message::Reason;
 
 use super::place::Place;
 use super::{SETTLED_PER_RECORD_MAX, Step};
@@ -73,14 +75,21 @@ impl Step<'_, '_> {
                 self.tables.remove_due(due_ms, number, id)?;
                 continue;
             };
-            self.queue(number).statistics.delayed -= 1;
-            self.give_back(number, id, delayed.delivered)?;
+            let statistics = &mut self.queue(number).statistics;
+            statistics.delayed -= 1;
+            match delayed.dead {
+                None => self.give_back(number, id, delayed.delivered)?,
+                Some(dead) => {
+                    statistics.dead_letter_blocked -= 1;
+                    self.dead_letter_again(number, id, delayed.delivered, &dead)?;
+                }
+            }
         }
         Ok(room)
     }
 
-    /// Puts a message that was leased where it belongs: delayed until `due_ms` or ready, or gone
-    /// when its time was over meanwhile.
+    /// Puts a message that was leased where it belongs: delayed until `due_ms` or ready, dead when it
+    /// was delivered as often as may be, or gone when its time was over meanwhile.
     pub(super) fn come_back(
         &mut self,
         number: u64,
@@ -88,8 +97,12 @@ impl Step<'_, '_> {
         delivered: Delivered,
         due_ms: Option<u64>,
     ) -> Result<()> {
+        let attempts_max = self.queues[&number].attributes.max_deliveries;
+        if u64::from(delivered.attempts) >= attempts_max && self.has_dead_letter(number) {
+            return self.dead_letter(number, id, delivered, &Reason::MaxDeliveries);
+        }
         if self.is_over(number, id)? {
-            return self.expire(number, id);
+            return self.expire(number, id, delivered);
         }
         match due_ms {
             Some(due_ms) => self.delay(number, id, due_ms, delivered),
@@ -98,7 +111,7 @@ impl Step<'_, '_> {
     }
 
     /// True when a message's time is over.
-    fn is_over(&self, number: u64, id: u64) -> Result<bool> {
+    pub(super) fn is_over(&self, number: u64, id: u64) -> Result<bool> {
         let queue = &self.queues[&number];
         let retention_ms = queue.attributes.retention_ms;
         if queue.with_ttl == 0 && retention_ms == UNLIMITED {
@@ -113,11 +126,15 @@ impl Step<'_, '_> {
         Ok(retained_ms <= self.now_ms || expires_ms.is_some_and(|ms| ms <= self.now_ms))
     }
 
-    /// Removes a message that is in no place because its time is over.
-    fn expire(&mut self, number: u64, id: u64) -> Result<()> {
+    /// Removes a message that is in no place because its time is over, or makes a dead letter of it
+    /// where its queue is to.
+    fn expire(&mut self, number: u64, id: u64, delivered: Delivered) -> Result<()> {
+        self.queue(number).statistics.expired += 1;
+        if self.queues[&number].attributes.dead_letter_expired && self.has_dead_letter(number) {
+            return self.dead_letter(number, id, delivered, &Reason::Expired);
+        }
         let run = self.run_of(number, id)?;
         self.remove_messages(number, &[run])?;
-        self.queue(number).statistics.expired += 1;
         Ok(())
     }
 
@@ -135,10 +152,10 @@ impl Step<'_, '_> {
             self.tables.remove_expiry(expires_ms, number, id)?;
             if self.queues.contains_key(&number)
                 && let Some(place) = self.place(number, id)?
-                && place != Place::Leased
+                && may_expire(place)
             {
-                self.take_out(number, id, place)?;
-                self.expire(number, id)?;
+                let delivered = self.take_out(number, id, place)?;
+                self.expire(number, id, delivered)?;
             }
         }
         Ok(room)
@@ -168,16 +185,15 @@ impl Step<'_, '_> {
         let ids = row.first..row.first + row.view()?.count() as u64;
         drop(row);
         for id in ids.clone() {
-            let Some(place) = self.place(number, id)?.filter(|place| *place != Place::Leased)
-            else {
+            let Some(place) = self.place(number, id)?.filter(|place| may_expire(*place)) else {
                 continue;
             };
             if room == 0 {
                 return Ok(0);
             }
             room -= 1;
-            self.take_out(number, id, place)?;
-            self.expire(number, id)?;
+            let delivered = self.take_out(number, id, place)?;
+            self.expire(number, id, delivered)?;
         }
         self.queue(number).retained_from = ids.end;
         Ok(room.saturating_sub(1))
@@ -205,4 +221,9 @@ impl Step<'_, '_> {
             }
         }
     }
+}
+
+/// True when a message that is there is removed as soon as its time is over.
+fn may_expire(place: Place) -> bool {
+    !matches!(place, Place::Leased | Place::Blocked)
 }

@@ -2,7 +2,7 @@
 
 use qd_protocol::Refusal;
 use qd_protocol::verbs::delete::Statuses;
-use qd_protocol::verbs::{ReceivedMessage, SentRun};
+use qd_protocol::verbs::{ReceivedMessage, Redriven, SentRun};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Outcome {
     Extended(Statuses, Vec<u64>),
     /// Whether an attribute has changed.
     Updated(bool),
+    /// What was moved.
+    Redriven(Redriven),
     /// Nothing was done.
     Refused(Refusal),
     /// Nothing was done: of a receive, because its record has delivered as much as one may. It is

@@ -15,6 +15,8 @@ pub(super) enum Place {
     Returned,
     /// Not visible yet.
     Delayed,
+    /// Dead, and its dead-letter queue could not take it yet; counted as delayed.
+    Blocked,
     /// Held by a consumer.
     Leased,
 }
@@ -32,8 +34,9 @@ impl Step<'_, '_> {
     /// Where a message is; `None`: it is not there.
     pub(super) fn place(&mut self, number: u64, id: u64) -> Result<Option<Place>> {
         self.flush(number)?;
-        if self.tables.delayed(number, id)?.is_some() {
-            return Ok(Some(Place::Delayed));
+        if let Some(delayed) = self.tables.delayed(number, id)? {
+            let is_blocked = delayed.dead.is_some();
+            return Ok(Some(if is_blocked { Place::Blocked } else { Place::Delayed }));
         }
         if self.tables.is_returned(number, id)? {
             return Ok(Some(Place::Returned));
@@ -68,7 +71,7 @@ impl Step<'_, '_> {
         due_ms: u64,
         delivered: Delivered,
     ) -> Result<()> {
-        self.tables.put_delayed(number, id, Delayed { due_ms, delivered })?;
+        self.tables.put_delayed(number, id, &Delayed { due_ms, delivered, dead: None })?;
         self.queue(number).statistics.delayed += 1;
         Ok(())
     }
@@ -93,9 +96,11 @@ impl Step<'_, '_> {
                 queue.returned -= 1;
                 Ok(delivered.unwrap_or_default())
             }
-            Place::Delayed => {
+            Place::Delayed | Place::Blocked => {
                 let delayed = self.tables.remove_delayed(number, id)?;
-                self.queue(number).statistics.delayed -= 1;
+                let statistics = &mut self.queue(number).statistics;
+                statistics.delayed -= 1;
+                statistics.dead_letter_blocked -= u64::from(place == Place::Blocked);
                 Ok(delayed.map(|delayed| delayed.delivered).unwrap_or_default())
             }
             // Callers refuse leased messages.

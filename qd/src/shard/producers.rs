@@ -14,10 +14,10 @@
 //! u64 number, u32 length, u8 kind, by kind: 1 created u8; 2 dropped u64; 3 sent; 4 settled;
 //! 5 received: u8 deleted on receive, u16 count of leases, per lease u16 index, u64 queue,
 //! u64 lease, settled; 6 extended: settled, u32 count of runs, per run u32 count, u64 end;
-//! 7 updated u8
+//! 7 updated u8; 8 redriven
 //! ```
 //!
-//! Sent and settled entries are encoded as on the wire. Of a receive the leases are kept,
+//! Sent, settled and redriven are encoded as on the wire. Of a receive the leases are kept,
 //! not the messages: they are delivered again as far as the leases still hold them. When they hold
 //! nothing any more the receive is carried out anew, all but its settlement.
 //!
@@ -27,8 +27,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use qd_protocol::ErrorCode;
-use qd_protocol::verbs::Sent;
 use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::{Redriven, Sent};
 use qd_protocol::wire::{DecodeError, Payload, Reader};
 
 use super::command::{Action, Command, Origin};
@@ -253,6 +253,7 @@ fn answer_kind(command: &Command) -> u8 {
         Command::Settle(_) | Command::ById(_) => 4,
         Command::Receive(_) => 5,
         Command::Update(_) => 7,
+        Command::Redrive(_) => 8,
     }
 }
 
@@ -304,6 +305,10 @@ fn encode_answer(outcome: &Outcome) -> Option<Bytes> {
             out.put_u8(7);
             out.put_u8(u8::from(*changed));
         }
+        Outcome::Redriven(redriven) => {
+            out.put_u8(8);
+            redriven.encode(&mut out);
+        }
         Outcome::Refused(_) | Outcome::Deferred => return None,
     }
     Some(out.freeze())
@@ -336,6 +341,7 @@ fn decode_answer(answer: Bytes) -> std::result::Result<Outcome, DecodeError> {
             Outcome::Extended(statuses, ends)
         }
         7 => Outcome::Updated(input.flag("changed")?),
+        8 => Outcome::Redriven(Redriven::decode(input)?),
         other => return Err(DecodeError::value("kind of answer", format!("{other}"))),
     })
 }

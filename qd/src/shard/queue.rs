@@ -85,29 +85,25 @@ impl Queue {
 
     /// Whether a message of `size` bytes may come in now.
     pub fn admit(&self, size: u64) -> std::result::Result<(), Refusal> {
-        let Attributes { max_messages, max_bytes, max_message_size, .. } = self.attributes;
+        let Attributes { max_bytes, max_message_size, .. } = self.attributes;
         let name = self.name.as_str();
-        if size > max_message_size {
-            let text = format!(
-                "message of {size} bytes is too large for queue {name:?}: at most {max_message_size} bytes (max-message-size)"
-            );
-            return Err(ErrorCode::MessageTooLarge.refuse(text).with_queue(name).with_limit(
-                "max-message-size",
-                size,
-                max_message_size,
-            ));
+        // What is over `max-bytes` will never fit, so it is not worth another try.
+        for (limit, maximum) in [("max-message-size", max_message_size), ("max-bytes", max_bytes)] {
+            if size > maximum {
+                let text = format!(
+                    "message of {size} bytes is too large for queue {name:?}: at most {maximum} bytes ({limit})"
+                );
+                let refusal = ErrorCode::MessageTooLarge.refuse(text).with_queue(name);
+                return Err(refusal.with_limit(limit, size, maximum));
+            }
         }
-        if size > max_bytes {
-            // It will never fit, so it is not worth another try.
-            let text = format!(
-                "message of {size} bytes is too large for queue {name:?}: at most {max_bytes} bytes (max-bytes)"
-            );
-            return Err(ErrorCode::MessageTooLarge.refuse(text).with_queue(name).with_limit(
-                "max-bytes",
-                size,
-                max_bytes,
-            ));
-        }
+        self.has_room(size)
+    }
+
+    /// Whether a message of `size` bytes fits now, whatever the size of a message may be.
+    pub fn has_room(&self, size: u64) -> std::result::Result<(), Refusal> {
+        let Attributes { max_messages, max_bytes, .. } = self.attributes;
+        let name = self.name.as_str();
         let live = self.live();
         let full = |limit, current, maximum, unit| {
             let text = format!("queue {name:?} is full: {current} of {maximum} {unit} ({limit})");

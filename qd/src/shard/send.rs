@@ -1,6 +1,7 @@
 //! Sending: messages of one record and queue are packed into chunks.
 
 use qd_protocol::attributes::{OVERFLOW_DROP_OLDEST, UNLIMITED};
+use qd_protocol::message::Reason;
 use qd_protocol::verbs::{Due, SentRun};
 use qd_protocol::{ErrorCode, Refusal};
 
@@ -14,6 +15,10 @@ use crate::store::lease::Delivered;
 /// Most messages that one record removes to make room; sends behind that are refused.
 const DROPPED_PER_RECORD_MAX: usize = 10_000;
 
+/// Most delayed messages that are looked at for the first one that does not wait for its
+/// dead-letter queue.
+const BLOCKED_LOOKED_AT_MAX: usize = 1_000;
+
 impl Step<'_, '_> {
     pub(super) fn send(&mut self, send: &Send) -> Result<Outcome> {
         let number = match self.find(&send.queue) {
@@ -26,16 +31,8 @@ impl Step<'_, '_> {
                 push_refused(&mut runs, refusal);
                 continue;
             }
-            let now_ms = self.now_ms;
-            let queue = self.queue(number);
-            let expires_ms = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
-            let id = queue.next_id;
-            queue.with_ttl += u64::from(expires_ms.is_some());
-            queue.next_id += 1;
-            let due = message.due.unwrap_or(Due::After(queue.attributes.delay_ms));
-            queue.statistics.sent += 1;
-            queue.statistics.bytes += message.size;
-            push_stored(&mut runs, id);
+            let expires_ms = message.ttl_ms.map(|ttl_ms| self.now_ms.saturating_add(ttl_ms));
+            let due = message.due.unwrap_or(Due::After(self.queues[&number].attributes.delay_ms));
             let entry = NewEntry {
                 crc: message.crc,
                 size: message.size,
@@ -43,51 +40,99 @@ impl Step<'_, '_> {
                 fields: &message.fields,
                 body: &message.body,
             };
-            let due_ms = self.due_ms(due).filter(|due_ms| *due_ms > self.now_ms);
-            let queue = self.queue(number);
-            if due_ms.is_none() && queue.untouched() == 0 {
-                // Nothing before it is untouched: no receive has to walk there.
-                queue.cursor = id;
-            }
-            self.store_message(number, id, &entry, due_ms.is_some())?;
-            if let Some(expires_ms) = expires_ms {
-                self.tables.put_expiry(expires_ms, number, id)?;
-            }
-            match due_ms {
-                None => self.queue(number).statistics.ready += 1,
-                Some(due_ms) => self.delay(number, id, due_ms, Delivered::default())?,
-            }
-        }
-        let queue = &self.queues[&number];
-        let retention_ms = queue.attributes.retention_ms;
-        if retention_ms != UNLIMITED && queue.retention_due_ms.is_none() && queue.live() > 0 {
-            self.set_retention_due(number, Some(self.now_ms.saturating_add(retention_ms)));
+            push_stored(&mut runs, self.add(number, &entry, self.due_ms(due))?);
         }
         Ok(Outcome::Sent(runs))
     }
 
+    /// Adds a message that was admitted. Returns its id.
+    pub(super) fn add(
+        &mut self,
+        number: u64,
+        entry: &NewEntry<'_>,
+        due_ms: Option<u64>,
+    ) -> Result<u64> {
+        let now_ms = self.now_ms;
+        let due_ms = due_ms.filter(|due_ms| *due_ms > now_ms);
+        let queue = self.queue(number);
+        let id = queue.next_id;
+        queue.next_id += 1;
+        queue.with_ttl += u64::from(entry.expires_ms.is_some());
+        queue.statistics.sent += 1;
+        queue.statistics.bytes += entry.size;
+        if due_ms.is_none() && queue.untouched() == 0 {
+            // Nothing before it is untouched: no receive has to walk there.
+            queue.cursor = id;
+        }
+        self.store_message(number, id, entry, due_ms.is_some())?;
+        if let Some(expires_ms) = entry.expires_ms {
+            self.tables.put_expiry(expires_ms, number, id)?;
+        }
+        match due_ms {
+            None => self.queue(number).statistics.ready += 1,
+            Some(due_ms) => self.delay(number, id, due_ms, Delivered::default())?,
+        }
+        let queue = &self.queues[&number];
+        let retention_ms = queue.attributes.retention_ms;
+        if retention_ms != UNLIMITED && queue.retention_due_ms.is_none() {
+            self.set_retention_due(number, Some(now_ms.saturating_add(retention_ms)));
+        }
+        Ok(id)
+    }
+
     /// Whether a message of `size` may come in, after making room for it where the queue is to.
-    fn admit(&mut self, number: u64, size: u64) -> Result<std::result::Result<(), Refusal>> {
+    pub(super) fn admit(
+        &mut self,
+        number: u64,
+        size: u64,
+    ) -> Result<std::result::Result<(), Refusal>> {
+        match self.queues[&number].admit(size) {
+            Err(refusal) if refusal.code != ErrorCode::QueueFull => Ok(Err(refusal)),
+            _ => self.make_room(number, size),
+        }
+    }
+
+    /// Whether there is room for a message of `size`, after dropping the oldest ones where the
+    /// queue is to.
+    pub(super) fn make_room(
+        &mut self,
+        number: u64,
+        size: u64,
+    ) -> Result<std::result::Result<(), Refusal>> {
         loop {
             let queue = &self.queues[&number];
-            let Err(refusal) = queue.admit(size) else {
+            let Err(refusal) = queue.has_room(size) else {
                 return Ok(Ok(()));
             };
             let drops = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
-                && refusal.code == ErrorCode::QueueFull
+                && size <= queue.attributes.max_bytes
                 && self.dropped < DROPPED_PER_RECORD_MAX;
-            if !drops {
+            if !drops || !self.drop_oldest(number)? {
                 return Ok(Err(refusal));
             }
-            let Some((id, place)) = self.oldest(number)? else {
-                return Ok(Err(refusal));
-            };
-            self.dropped += 1;
-            self.take_out(number, id, place)?;
+        }
+    }
+
+    /// Drops the oldest message that nobody holds. False: there is none, or its dead-letter queue
+    /// cannot take it.
+    fn drop_oldest(&mut self, number: u64) -> Result<bool> {
+        let Some((id, place)) = self.oldest(number)? else {
+            return Ok(false);
+        };
+        let keeps = self.queues[&number].attributes.dead_letter_overflow;
+        if keeps && !self.can_dead_letter(number, id)? {
+            return Ok(false);
+        }
+        self.dropped += 1;
+        let delivered = self.take_out(number, id, place)?;
+        self.queue(number).statistics.dropped += 1;
+        if keeps {
+            self.dead_letter(number, id, delivered, &Reason::Overflow)?;
+        } else {
             let run = self.run_of(number, id)?;
             self.remove_messages(number, &[run])?;
-            self.queue(number).statistics.dropped += 1;
         }
+        Ok(true)
     }
 
     /// The message with the lowest id that nobody holds; `None` also when a record would have to
@@ -95,7 +140,7 @@ impl Step<'_, '_> {
     fn oldest(&mut self, number: u64) -> Result<Option<(u64, Place)>> {
         self.flush(number)?;
         let returned = self.tables.returned(number, 1)?.first().map(|(id, _)| *id);
-        let delayed = self.tables.first_delayed(number)?;
+        let delayed = self.tables.first_delayed(number, BLOCKED_LOOKED_AT_MAX)?;
         let untouched = self.first_untouched(number)?;
         let apart =
             [returned.map(|id| (id, Place::Returned)), delayed.map(|id| (id, Place::Delayed))];

@@ -2,14 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use qd_protocol::message::Reason;
+use qd_protocol::verbs::Until;
 use qd_protocol::verbs::delete::Statuses;
-use qd_protocol::verbs::{Due, Until};
 use qd_protocol::{ErrorCode, Receipt, Refusal};
 
 use super::command::{Action, Settle};
 use super::{Outcome, Step};
 use crate::store::Result;
 use crate::store::lease::Run;
+
+/// What is to be done with receipts.
+struct Settling<'a> {
+    action: &'a Action,
+    /// Random, for the jitter of retry delays.
+    seed: u64,
+    receipts: &'a [Receipt],
+}
 
 /// What became of each receipt: why it was refused, or the new end of its lease.
 struct Results {
@@ -23,26 +32,30 @@ impl Step<'_, '_> {
             Ok(number) => number,
             Err(refusal) => return Ok(refusal.into()),
         };
-        let results = self.settle_receipts(&[number], settle.action, &settle.receipts)?;
+        let Settle { action, seed, receipts, .. } = settle;
+        if matches!(action, Action::Reject { .. }) && !self.has_dead_letter(number) {
+            return Ok(Outcome::Settled(no_dead_letter(settle)));
+        }
+        let settling = Settling { action, seed: *seed, receipts };
+        let results = self.settle_receipts(&[number], &settling)?;
         let ends = results.ends.clone();
         let statuses = results.into_statuses();
         Ok(match settle.action {
             Action::Extend(_) => Outcome::Extended(statuses, ends),
-            Action::Delete | Action::Release { .. } => Outcome::Settled(statuses),
+            Action::Delete | Action::Release { .. } | Action::Reject { .. } => {
+                Outcome::Settled(statuses)
+            }
         })
     }
 
     /// Deletes the messages of `receipts`, which must be of one of `queues`.
     pub(super) fn delete(&mut self, queues: &[u64], receipts: &[Receipt]) -> Result<Statuses> {
-        Ok(self.settle_receipts(queues, Action::Delete, receipts)?.into_statuses())
+        let settling = Settling { action: &Action::Delete, seed: 0, receipts };
+        Ok(self.settle_receipts(queues, &settling)?.into_statuses())
     }
 
-    fn settle_receipts(
-        &mut self,
-        queues: &[u64],
-        action: Action,
-        receipts: &[Receipt],
-    ) -> Result<Results> {
+    fn settle_receipts(&mut self, queues: &[u64], settling: &Settling<'_>) -> Result<Results> {
+        let receipts = settling.receipts;
         let count = receipts.len();
         let mut results = Results { refusals: vec![None; count], ends: vec![0; count] };
         // Receipts by lease, so that each lease is read and written once.
@@ -54,7 +67,7 @@ impl Step<'_, '_> {
             }
         }
         for ((queue, lease), indexes) in leases {
-            self.settle_lease(queue, lease, action, receipts, &indexes, &mut results)?;
+            self.settle_lease(queue, lease, settling, &indexes, &mut results)?;
         }
         Ok(results)
     }
@@ -84,11 +97,11 @@ impl Step<'_, '_> {
         &mut self,
         number: u64,
         lease: u64,
-        action: Action,
-        receipts: &[Receipt],
+        settling: &Settling<'_>,
         indexes: &[usize],
         results: &mut Results,
     ) -> Result<()> {
+        let Settling { action, receipts, .. } = *settling;
         let Some(mut row) = self.tables.lease(number, lease)? else {
             for &index in indexes {
                 results.refusals[index] = Some(expired());
@@ -127,29 +140,75 @@ impl Step<'_, '_> {
         if taken.is_empty() {
             return Ok(());
         }
-        match action {
-            Action::Delete => {
-                self.tables.put_lease(number, lease, &row, Some(end_ms))?;
-                let removed = self.remove_messages(number, &taken)?;
-                let queue = self.queue(number);
-                queue.statistics.leased -= removed;
-                queue.statistics.deleted += removed;
+        if let Action::Extend(until) = action {
+            let taken = self.extend(taken, *until);
+            for &index in order.iter().filter(|&&index| results.refusals[index].is_none()) {
+                let id = receipts[index].id;
+                results.ends[index] = run_with(&taken, id).map_or(0, |run| run.end_ms);
             }
-            Action::Extend(until) => {
-                let taken = self.extend(taken, until);
-                for &index in order.iter().filter(|&&index| results.refusals[index].is_none()) {
-                    let id = receipts[index].id;
-                    results.ends[index] = run_with(&taken, id).map_or(0, |run| run.end_ms);
-                }
-                row.put_back(taken);
-                self.tables.put_lease(number, lease, &row, Some(end_ms))?;
+            row.put_back(taken);
+            return self.tables.put_lease(number, lease, &row, Some(end_ms));
+        }
+        self.tables.put_lease(number, lease, &row, Some(end_ms))?;
+        self.end_lease(number, &taken, row.started_ms, settling)
+    }
+
+    /// Does with messages that are leased no more what their consumer wants.
+    fn end_lease(
+        &mut self,
+        number: u64,
+        taken: &[Run],
+        started_ms: u64,
+        settling: &Settling<'_>,
+    ) -> Result<()> {
+        let messages: u64 = taken.iter().map(|run| u64::from(run.count)).sum();
+        self.queue(number).statistics.leased -= messages;
+        match settling.action {
+            Action::Delete => {
+                self.remove_messages(number, taken)?;
+                self.queue(number).statistics.deleted += messages;
             }
             Action::Release { counted, due } => {
-                self.tables.put_lease(number, lease, &row, Some(end_ms))?;
-                self.release(number, &taken, row.started_ms, counted, due)?;
+                for run in taken {
+                    let mut delivered = run.delivered(started_ms);
+                    delivered.attempts -= u32::from(!counted);
+                    for id in run.ids() {
+                        let due_ms = match due {
+                            Some(due) => self.due_ms(*due),
+                            None if *counted => self.retry_ms(number, id, run, settling.seed),
+                            None => None,
+                        };
+                        let due_ms = due_ms.filter(|due_ms| *due_ms > self.now_ms);
+                        self.come_back(number, id, delivered, due_ms)?;
+                    }
+                }
             }
+            Action::Reject { reason } => {
+                let reason = Reason::Rejected(reason.clone());
+                for run in taken {
+                    for id in run.ids() {
+                        self.dead_letter(number, id, run.delivered(started_ms), &reason)?;
+                    }
+                }
+            }
+            // Its leases go on.
+            Action::Extend(_) => {}
         }
         Ok(())
+    }
+
+    /// When a message that was released for another try becomes visible: its queue's delay for
+    /// this attempt and up to a tenth more, so that messages that failed together do not come
+    /// back together.
+    fn retry_ms(&self, number: u64, id: u64, run: &Run, seed: u64) -> Option<u64> {
+        let delays = &self.queues[&number].attributes.retry_delay_ms;
+        let attempt = usize::try_from(run.attempt).unwrap_or(usize::MAX);
+        let delay_ms = *delays.get(attempt - 1).or(delays.last())?;
+        Some(
+            self.now_ms
+                .saturating_add(delay_ms)
+                .saturating_add(retry_jitter_ms(delay_ms, seed, id)),
+        )
     }
 
     fn extend(&self, mut taken: Vec<Run>, until: Until) -> Vec<Run> {
@@ -160,29 +219,6 @@ impl Step<'_, '_> {
             };
         }
         taken
-    }
-
-    /// Gives leased messages back.
-    fn release(
-        &mut self,
-        number: u64,
-        taken: &[Run],
-        started_ms: u64,
-        counted: bool,
-        due: Option<Due>,
-    ) -> Result<()> {
-        let due_ms = due.and_then(|due| self.due_ms(due)).filter(|due_ms| *due_ms > self.now_ms);
-        for run in taken {
-            let mut delivered = run.delivered(started_ms);
-            if !counted {
-                delivered.attempts -= 1;
-            }
-            for id in run.ids() {
-                self.come_back(number, id, delivered, due_ms)?;
-            }
-            self.queue(number).statistics.leased -= u64::from(run.count);
-        }
-        Ok(())
     }
 
     /// Removes live messages, whose place the caller accounts for. Returns how many.
@@ -260,6 +296,27 @@ impl Results {
     }
 }
 
+/// Refuses all of a rejection.
+fn no_dead_letter(settle: &Settle) -> Statuses {
+    let name = settle.queue.as_str();
+    let text = format!("queue {name:?} has no dead-letter queue: delete or release the message");
+    let refusal = ErrorCode::NoDeadLetter.refuse(text).with_queue(name);
+    let mut statuses = Statuses::default();
+    for _ in &settle.receipts {
+        statuses.push(Some(refusal.clone()));
+    }
+    statuses
+}
+
+/// What is added to a retry delay: 0 to a tenth of it. The same for the same seed and id, without a pattern otherwise
+/// (the finalizer of `SplitMix64`).
+pub fn retry_jitter_ms(delay_ms: u64, seed: u64, id: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % (delay_ms / 10 + 1)
+}
+
 fn expired() -> Refusal {
     ErrorCode::ReceiptExpired
         .refuse("the receipt's lease is over; the message was deleted, delivered again or removed")
@@ -267,4 +324,18 @@ fn expired() -> Refusal {
 
 fn invalid() -> Refusal {
     ErrorCode::ReceiptInvalid.refuse("no lease ever had this receipt")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_up_to_a_tenth_and_spreads() {
+        let spread: std::collections::BTreeSet<u64> =
+            (0..1_000).map(|id| retry_jitter_ms(1_000, 7, id)).collect();
+        assert_eq!((spread.first(), spread.last()), (Some(&0), Some(&100)));
+        assert_eq!(spread.len(), 101);
+        assert_eq!([0, 9].map(|delay_ms| retry_jitter_ms(delay_ms, 7, 1)), [0, 0]);
+    }
 }

@@ -67,6 +67,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
         ("ready", statistics.ready, places.returned + untouched),
         ("returned", queue.returned, places.returned),
         ("delayed", statistics.delayed, places.delayed),
+        ("dead_letter_blocked", statistics.dead_letter_blocked, places.blocked),
         ("leased", statistics.leased, places.leased),
         ("bytes", statistics.bytes, bytes),
         ("with_ttl", queue.with_ttl, with_ttl),
@@ -84,6 +85,8 @@ struct Places {
     returned: u64,
     leased: u64,
     delayed: u64,
+    /// Of the delayed ones.
+    blocked: u64,
 }
 
 /// Counts the rows of touched messages, each of which must be in just one place.
@@ -109,8 +112,9 @@ fn count_places(
             find(id, "leased");
         }
     }
-    for id in tables.delayed_ids(number)? {
+    for (id, is_blocked) in tables.delayed_ids(number)? {
         places.delayed += 1;
+        places.blocked += u64::from(is_blocked);
         find(id, "delayed");
     }
     for id in touched {

@@ -18,10 +18,14 @@ impl Tables<'_> {
         self.leases.range((queue, 0)..=(queue, u64::MAX))?.map(row).collect()
     }
 
-    /// Ids of the delayed messages of a queue.
-    pub fn delayed_ids(&self, queue: u64) -> Result<Vec<u64>> {
-        let rows = self.delayed.range((queue, 0)..=(queue, u64::MAX))?;
-        rows.map(|row| Ok(row?.0.value().1)).collect()
+    /// Ids of the delayed messages of a queue, and whether they wait for its dead-letter queue.
+    pub fn delayed_ids(&self, queue: u64) -> Result<Vec<(u64, bool)>> {
+        let row = |row: RowOf<'_, (u64, u64), &[u8]>| {
+            let id = row?.0.value().1;
+            let is_dead = self.delayed(queue, id)?.is_some_and(|row| row.dead.is_some());
+            Ok((id, is_dead))
+        };
+        self.delayed.range((queue, 0)..=(queue, u64::MAX))?.map(row).collect()
     }
 
     /// Shows every chunk of a queue with its marks.

@@ -8,8 +8,8 @@
 //! | `parts` | queue, id, number | a piece of a large message, 65,472 bytes but for the last |
 //! | `marks` | queue, id of the chunk's first message | [`super::marks::Marks`]: bits of its messages |
 //! | `returned` | queue, id | [`super::lease::Delivered`]: the message is ready again |
-//! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`] |
-//! | `due` | due in state ms, queue, id | nothing: the delayed message becomes ready then |
+//! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`], and when it waits for its dead-letter queue the reason (`shard::dead_letter`) |
+//! | `due` | due in state ms, queue, id | nothing: the delayed message becomes ready then, or its dead-letter queue is tried again |
 //! | `expiry` | expires at in state ms, queue, id | nothing: the message has a time to live |
 //! | `leases` | queue, lease | [`super::lease::LeaseRow`] |
 //! | `lease_ends` | end in state ms, queue, lease | nothing |

@@ -43,21 +43,37 @@ pub struct Tables<'t> {
     pub(super) graves: Table<'t, u64, ()>,
 }
 
-/// A message that is not visible yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A message that is not visible yet, or waits for its dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delayed {
-    /// When it becomes ready, in state ms.
+    /// When it becomes ready, or its dead-letter queue is tried again, in state ms.
     pub due_ms: u64,
     /// What it has behind it.
     pub delivered: Delivered,
+    /// Why it is to go to its dead-letter queue, which could not take it so far (see
+    /// `shard::dead_letter`).
+    pub dead: Option<Vec<u8>>,
 }
 
 impl Delayed {
+    const BYTES: usize = 8 + Delivered::BYTES;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(Self::BYTES);
+        row.extend_from_slice(&self.due_ms.to_le_bytes());
+        row.extend_from_slice(&self.delivered.to_bytes());
+        row.extend_from_slice(self.dead.as_deref().unwrap_or_default());
+        row
+    }
+
     fn from_bytes(row: &[u8]) -> Result<Self> {
-        let (due_ms, delivered) = row.split_first_chunk().ok_or_else(|| damaged("delayed"))?;
+        let (due_ms, rest) = row.split_first_chunk().ok_or_else(|| damaged("delayed"))?;
+        let (delivered, dead) =
+            rest.split_at_checked(Delivered::BYTES).ok_or_else(|| damaged("delayed"))?;
         Ok(Self {
             due_ms: u64::from_le_bytes(*due_ms),
             delivered: Delivered::from_bytes(delivered)?,
+            dead: (!dead.is_empty()).then(|| dead.to_vec()),
         })
     }
 }
@@ -238,6 +254,22 @@ impl<'t> Tables<'t> {
         Ok(whole)
     }
 
+    /// The fields alone, `bytes` of them, of a large message.
+    pub fn parts_start(&self, queue: u64, id: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut start = Vec::with_capacity(bytes);
+        for row in self.parts.range((queue, id, 0)..=(queue, id, u32::MAX))? {
+            if start.len() >= bytes {
+                break;
+            }
+            start.extend_from_slice(row?.1.value());
+        }
+        if start.len() < bytes {
+            return Err(damaged(&format!("parts of message {id} of queue {queue}: cut short")));
+        }
+        start.truncate(bytes);
+        Ok(start)
+    }
+
     /// Frees the parts of a large message.
     pub fn remove_parts(&mut self, queue: u64, id: u64, parts: u32) -> Result<()> {
         for part in 0..parts {
@@ -273,11 +305,8 @@ impl<'t> Tables<'t> {
     }
 
     /// Delays a message that is in no other place.
-    pub fn put_delayed(&mut self, queue: u64, id: u64, delayed: Delayed) -> Result<()> {
-        let mut row = [0; 8 + Delivered::BYTES];
-        row[..8].copy_from_slice(&delayed.due_ms.to_le_bytes());
-        row[8..].copy_from_slice(&delayed.delivered.to_bytes());
-        self.delayed.insert((queue, id), &row[..])?;
+    pub fn put_delayed(&mut self, queue: u64, id: u64, delayed: &Delayed) -> Result<()> {
+        self.delayed.insert((queue, id), &delayed.to_bytes()[..])?;
         self.due.insert((delayed.due_ms, queue, id), ())?;
         Ok(())
     }
@@ -292,7 +321,7 @@ impl<'t> Tables<'t> {
     pub fn remove_delayed(&mut self, queue: u64, id: u64) -> Result<Option<Delayed>> {
         let row = self.delayed.remove((queue, id))?;
         let delayed = row.map(|row| Delayed::from_bytes(row.value())).transpose()?;
-        if let Some(delayed) = delayed {
+        if let Some(delayed) = &delayed {
             self.due.remove((delayed.due_ms, queue, id))?;
         }
         Ok(delayed)
@@ -326,10 +355,16 @@ impl<'t> Tables<'t> {
         Ok(self.expiry.first()?.map(|(key, _)| key.value()))
     }
 
-    /// The delayed message of a queue with the lowest id.
-    pub fn first_delayed(&self, queue: u64) -> Result<Option<u64>> {
-        let row = self.delayed.range((queue, 0)..=(queue, u64::MAX))?.next().transpose()?;
-        Ok(row.map(|(key, _)| key.value().1))
+    /// The delayed message of a queue with the lowest id, of the first `most`, that does not wait
+    /// for its dead-letter queue.
+    pub fn first_delayed(&self, queue: u64, most: usize) -> Result<Option<u64>> {
+        for row in self.delayed.range((queue, 0)..=(queue, u64::MAX))?.take(most) {
+            let (key, row) = row?;
+            if row.value().len() <= Delayed::BYTES {
+                return Ok(Some(key.value().1));
+            }
+        }
+        Ok(None)
     }
 
     /// A lease; `None`: it is over.

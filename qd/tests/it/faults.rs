@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use qd::shard::{Entry, Machine, Record};
-use qd_protocol::AttributeChanges;
 
 use crate::memory::{Memory, Operation};
 use crate::random_work::{Action, actions, receipts};
@@ -128,7 +127,7 @@ fn random_actions(seed: u64) -> Vec<Action> {
 
 fn create() -> Action {
     use crate::random_work::{Intent, Numbered};
-    let intent = Intent::Create(0, qd_protocol::verbs::IfExists::Keep, AttributeChanges::default());
+    let intent = Intent::Create(0, qd_protocol::verbs::IfExists::Keep, Box::default());
     Action::Run(intent, Numbered::No)
 }
 

@@ -4,19 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-use proptest::test_runner::Config;
 use qd::shard::command::{
     Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Send, Settle,
     Update,
 };
-use qd::shard::{Command, Entry, Machine, Origin, Outcome, Received, Record};
+use qd::shard::{Command, Outcome, Received, retry_jitter_ms};
+use qd_protocol::attributes::DeadLetter;
+use qd_protocol::message::Reason;
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::{Due, IfExists, ReceivedMessage, SentRun, Until};
-use qd_protocol::{Attributes, Body, ErrorCode, QueueName, Receipt, Refusal, Statistics};
+use qd_protocol::{AttributeChanges, Attributes, Body, ErrorCode, QueueName, Receipt, Statistics};
 
-use crate::memory::Memory;
-use crate::random_work::{Action, Numbered, actions, queue_name, receipts};
+mod dead_letters;
+mod run;
 
 #[derive(Debug, Clone)]
 struct ModelMessage {
@@ -30,6 +30,10 @@ struct ModelMessage {
     due_ms: Option<u64>,
     /// When it is removed.
     expires_ms: Option<u64>,
+    /// When it was delivered first and last; 0: never.
+    delivered_ms: (u64, u64),
+    /// Why it waits for its dead-letter queue, delayed.
+    dead: Option<Reason>,
 }
 
 impl ModelMessage {
@@ -72,6 +76,7 @@ impl ModelQueue {
         Statistics {
             ready: count(&|message| message.is_ready()),
             delayed: count(&|message| message.due_ms.is_some()),
+            dead_letter_blocked: count(&|message| message.dead.is_some()),
             leased: count(&|message| message.lease.is_some()),
             bytes: self.messages.iter().map(|message| message.message.size).sum(),
             oldest_age_s: oldest.map_or(0, |sent_at_ms| (now_ms - sent_at_ms) / 1000),
@@ -79,36 +84,37 @@ impl ModelQueue {
         }
     }
 
-    fn admit(&self, size: u64) -> Result<(), ErrorCode> {
+    fn has_room(&self, size: u64) -> bool {
         let bytes: u64 = self.messages.iter().map(|message| message.message.size).sum();
-        if size > self.attributes.max_message_size || size > self.attributes.max_bytes {
-            Err(ErrorCode::MessageTooLarge)
-        } else if self.messages.len() as u64 >= self.attributes.max_messages
-            || bytes + size > self.attributes.max_bytes
-        {
-            Err(ErrorCode::QueueFull)
-        } else {
-            Ok(())
-        }
+        (self.messages.len() as u64) < self.attributes.max_messages
+            && bytes + size <= self.attributes.max_bytes
+    }
+
+    fn is_too_large(&self, size: u64) -> bool {
+        size > self.attributes.max_message_size || size > self.attributes.max_bytes
+    }
+
+    /// Adds a message to the end.
+    fn add(&mut self, message: NewMessage, due_ms: Option<u64>, now_ms: u64) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.totals.sent += 1;
+        self.messages.push(ModelMessage {
+            id,
+            sent_at_ms: now_ms,
+            expires_ms: message.ttl_ms.map(|ttl_ms| now_ms + ttl_ms),
+            message,
+            attempt: 0,
+            lease: None,
+            due_ms,
+            delivered_ms: (0, 0),
+            dead: None,
+        });
+        id
     }
 }
 
 impl Model {
-    fn settle_due(&mut self) {
-        for queue in self.queues.values_mut() {
-            for message in &mut queue.messages {
-                message.lease = message.lease.filter(|(_, end_ms, _)| *end_ms > self.now_ms);
-                message.due_ms = message.due_ms.filter(|due_ms| *due_ms > self.now_ms);
-            }
-            let before = queue.messages.len();
-            let retention_ms = queue.attributes.retention_ms;
-            queue.messages.retain(|message| {
-                message.lease.is_some() || !message.is_over(retention_ms, self.now_ms)
-            });
-            queue.totals.expired += (before - queue.messages.len()) as u64;
-        }
-    }
-
     fn find(&self, name: &QueueName) -> Option<u64> {
         self.queues.iter().find(|(_, queue)| queue.name == *name).map(|(number, _)| *number)
     }
@@ -122,41 +128,58 @@ impl Model {
             Command::Settle(settle) => self.settle_command(settle),
             Command::ById(by_id) => self.by_id(by_id),
             Command::Update(update) => self.update(update),
+            Command::Redrive(redrive) => self.redrive(redrive),
         }
     }
 
-    fn create(&mut self, create: &Create) -> Outcome {
-        let Some(number) = self.find(&create.queue) else {
-            self.queues_made += 1;
-            let queue = ModelQueue {
-                name: create.queue.clone(),
-                attributes: Attributes::default().changed(&create.attributes),
-                messages: Vec::new(),
-                next_id: 1,
-                next_lease: 1,
-                totals: Statistics::default(),
-            };
-            self.queues.insert(self.queues_made, queue);
-            return Outcome::Created(true);
+    fn make_queue(&mut self, name: QueueName, attributes: Attributes) -> u64 {
+        self.queues_made += 1;
+        let queue = ModelQueue {
+            name,
+            attributes,
+            messages: Vec::new(),
+            next_id: 1,
+            next_lease: 1,
+            totals: Statistics::default(),
         };
-        let queue = self.queues.get_mut(&number).unwrap();
-        let changed = queue.attributes.changed(&create.attributes);
-        match create.if_exists {
-            IfExists::Compare if changed != queue.attributes => refused(ErrorCode::QueueExists),
-            IfExists::Compare | IfExists::Keep => Outcome::Created(false),
-            IfExists::Update => {
-                queue.attributes = changed;
-                Outcome::Created(false)
+        self.queues.insert(self.queues_made, queue);
+        self.queues_made
+    }
+
+    fn create(&mut self, create: &Create) -> Outcome {
+        let asked = canonical(&create.queue, &create.attributes);
+        let found = self.find(&create.queue);
+        let before = found.map(|number| self.queues[&number].attributes.clone());
+        let changed = before.clone().unwrap_or_default().changed(&asked);
+        match (found, create.if_exists) {
+            (Some(_), IfExists::Compare) if before != Some(changed.clone()) => {
+                return refused(ErrorCode::QueueExists);
+            }
+            (Some(_), IfExists::Compare | IfExists::Keep) => return Outcome::Created(false),
+            _ => {}
+        }
+        if self.conflicts(&create.queue, &changed) {
+            return refused(ErrorCode::AttributesConflict);
+        }
+        match found {
+            Some(number) => self.queues.get_mut(&number).unwrap().attributes = changed,
+            None => {
+                self.make_queue(create.queue.clone(), changed);
             }
         }
+        Outcome::Created(found.is_none())
     }
 
     fn update(&mut self, update: &Update) -> Outcome {
         let Some(number) = self.find(&update.queue) else {
             return refused(ErrorCode::NoSuchQueue);
         };
+        let asked = canonical(&update.queue, &update.attributes);
+        let changed = self.queues[&number].attributes.changed(&asked);
+        if self.conflicts(&update.queue, &changed) {
+            return refused(ErrorCode::AttributesConflict);
+        }
         let queue = self.queues.get_mut(&number).unwrap();
-        let changed = queue.attributes.changed(&update.attributes);
         let differs = changed != queue.attributes;
         queue.attributes = changed;
         Outcome::Updated(differs)
@@ -187,7 +210,10 @@ impl Model {
                 None => Some(ErrorCode::NoSuchMessage),
                 Some(message) if message.lease.is_some() => Some(ErrorCode::MessageLeased),
                 Some(message) => {
-                    message.due_ms = due_ms;
+                    message.due_ms = match message.dead {
+                        Some(_) => due_ms.or(Some(self.now_ms)),
+                        None => due_ms,
+                    };
                     if by_id.action == ByIdAction::Discard {
                         queue.messages.remove(at.unwrap());
                         queue.totals.deleted += 1;
@@ -216,36 +242,16 @@ impl Model {
         let Some(number) = self.find(&send.queue) else {
             return refused(ErrorCode::NoSuchQueue);
         };
-        let now_ms = self.now_ms;
         let delay = Due::After(self.queues[&number].attributes.delay_ms);
         let mut entries = Vec::new();
         for message in &send.messages {
-            let due_ms = self.due_ms(message.due.unwrap_or(delay));
-            let queue = self.queues.get_mut(&number).unwrap();
-            while queue.attributes.overflow == 1
-                && message.size <= queue.attributes.max_bytes
-                && queue.admit(message.size) == Err(ErrorCode::QueueFull)
-                && let Some(at) = queue.messages.iter().position(|other| other.lease.is_none())
-            {
-                queue.messages.remove(at);
-                queue.totals.dropped += 1;
-            }
-            if let Err(code) = queue.admit(message.size) {
+            if let Err(code) = self.admit(number, message.size) {
                 entries.push(Err(code));
                 continue;
             }
-            entries.push(Ok(queue.next_id));
-            queue.messages.push(ModelMessage {
-                id: queue.next_id,
-                sent_at_ms: now_ms,
-                message: message.clone(),
-                attempt: 0,
-                lease: None,
-                due_ms,
-                expires_ms: message.ttl_ms.map(|ttl_ms| now_ms + ttl_ms),
-            });
-            queue.next_id += 1;
-            queue.totals.sent += 1;
+            let due_ms = self.due_ms(message.due.unwrap_or(delay));
+            let queue = self.queues.get_mut(&number).unwrap();
+            entries.push(Ok(queue.add(message.clone(), due_ms, self.now_ms)));
         }
         Outcome::Sent(entries.into_iter().map(run_of_one).collect())
     }
@@ -256,7 +262,7 @@ impl Model {
             return refused(ErrorCode::NoSuchQueue);
         };
         let settled = settled
-            .unwrap_or_else(|| self.settle(&numbers, SettleAction::Delete, &receive.settle).0);
+            .unwrap_or_else(|| self.settle(&numbers, &SettleAction::Delete, 0, &receive.settle).0);
         let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
         let mut bytes = 0;
         let mut full = false;
@@ -287,6 +293,8 @@ impl Model {
                 queue.totals.received += 1;
                 queue.totals.redelivered += u64::from(message.attempt > 0);
                 message.attempt += 1;
+                let first_ms = message.delivered_ms.0;
+                message.delivered_ms = (if first_ms == 0 { now_ms } else { first_ms }, now_ms);
                 let lease = (queue.next_lease, now_ms + timeout, receive.secret);
                 if receive.delete {
                     gone.push(message.id);
@@ -310,7 +318,16 @@ impl Model {
         let Some(number) = self.find(&settle.queue) else {
             return refused(ErrorCode::NoSuchQueue);
         };
-        let (statuses, ends) = self.settle(&[number], settle.action, &settle.receipts);
+        let has_none = self.dead_letter_name(number).is_none();
+        if matches!(settle.action, SettleAction::Reject { .. }) && has_none {
+            let mut statuses = Statuses::default();
+            for _ in &settle.receipts {
+                statuses.push(Some(ErrorCode::NoDeadLetter.refuse("")));
+            }
+            return Outcome::Settled(statuses);
+        }
+        let Settle { action, seed, receipts, .. } = settle;
+        let (statuses, ends) = self.settle(&[number], action, *seed, receipts);
         match settle.action {
             SettleAction::Extend(_) => Outcome::Extended(statuses, ends),
             _ => Outcome::Settled(statuses),
@@ -320,29 +337,30 @@ impl Model {
     fn settle(
         &mut self,
         queues: &[u64],
-        action: SettleAction,
+        action: &SettleAction,
+        seed: u64,
         receipts: &[Receipt],
     ) -> (Statuses, Vec<u64>) {
-        let mut statuses = Statuses::default();
-        let mut ends = Vec::new();
-        // Receipts are held against the leases as they were before the request.
-        let held: Vec<_> = receipts.iter().map(|receipt| self.held(queues, receipt)).collect();
-        for (index, receipt) in receipts.iter().enumerate() {
-            let result = match held[index] {
-                Err(code) => Err(code),
-                Ok(_) if receipts[..index].contains(receipt) => match action {
-                    SettleAction::Extend(_) => {
-                        let first = receipts.iter().position(|other| other == receipt);
-                        Ok(first.map_or(0, |first| ends[first]))
-                    }
-                    _ => Err(ErrorCode::ReceiptExpired),
-                },
-                Ok(_) => self.settle_one(queues, action, receipt),
+        // Receipts are held against the leases as they were before the request, and settled lease
+        // by lease in the order of ids.
+        let mut results: Vec<Result<u64, ErrorCode>> =
+            receipts.iter().map(|receipt| self.held(queues, receipt).map(|_| 0)).collect();
+        let mut order: Vec<usize> = (0..receipts.len()).collect();
+        order.sort_by_key(|&at| (receipts[at].queue, receipts[at].lease, receipts[at].id, at));
+        for at in order.into_iter().filter(|&at| results[at].is_ok()).collect::<Vec<_>>() {
+            let receipt = &receipts[at];
+            let first = receipts.iter().position(|other| other == receipt).unwrap();
+            results[at] = match action {
+                _ if first == at => self.settle_one(queues, action, seed, receipt),
+                SettleAction::Extend(_) => results[first],
+                _ => Err(ErrorCode::ReceiptExpired),
             };
-            ends.push(*result.as_ref().unwrap_or(&0));
-            statuses.push(result.err().map(|code| code.refuse("")));
         }
-        (statuses, ends)
+        let mut statuses = Statuses::default();
+        for result in &results {
+            statuses.push(result.as_ref().err().map(|code| code.refuse("")));
+        }
+        (statuses, results.into_iter().map(|result| result.unwrap_or(0)).collect())
     }
 
     /// Where the message of a receipt is, if the receipt still holds it.
@@ -379,39 +397,41 @@ impl Model {
     fn settle_one(
         &mut self,
         queues: &[u64],
-        action: SettleAction,
+        action: &SettleAction,
+        seed: u64,
         receipt: &Receipt,
     ) -> Result<u64, ErrorCode> {
         let at = self.held(queues, receipt)?;
         let now_ms = self.now_ms;
-        let released = match action {
-            SettleAction::Release { due, .. } => due.and_then(|due| self.due_ms(due)),
-            _ => None,
-        };
-        let queue = self.queues.get_mut(&receipt.queue).unwrap();
-        let message = &mut queue.messages[at];
+        let number = receipt.queue;
+        if let SettleAction::Extend(until) = action {
+            let queue = self.queues.get_mut(&number).unwrap();
+            let (_, end_ms, _) = queue.messages[at].lease.as_mut().unwrap();
+            *end_ms = match until {
+                Until::By(ms) => *end_ms + ms,
+                Until::To(ms) => now_ms + ms,
+            };
+            return Ok(*end_ms);
+        }
+        let mut message = self.take(number, at);
         match action {
-            SettleAction::Delete => {
-                queue.messages.remove(at);
-                queue.totals.deleted += 1;
-            }
-            SettleAction::Extend(until) => {
-                let (_, end_ms, _) = message.lease.as_mut().unwrap();
-                *end_ms = match until {
-                    Until::By(ms) => *end_ms + ms,
-                    Until::To(ms) => now_ms + ms,
+            SettleAction::Delete => self.queues.get_mut(&number).unwrap().totals.deleted += 1,
+            SettleAction::Release { counted, due } => {
+                let delays = &self.queues[&number].attributes.retry_delay_ms;
+                let delay_ms = delays[delays.len().min(message.attempt as usize) - 1];
+                let jitter_ms = retry_jitter_ms(delay_ms, seed, message.id);
+                let due_ms = match due {
+                    None if *counted => self.due_ms(Due::After(delay_ms + jitter_ms)),
+                    None => None,
+                    Some(due) => self.due_ms(*due),
                 };
-                return Ok(*end_ms);
-            }
-            SettleAction::Release { counted, .. } => {
-                message.lease = None;
-                message.due_ms = released;
                 message.attempt -= u32::from(!counted);
-                if message.is_over(queue.attributes.retention_ms, now_ms) {
-                    queue.messages.remove(at);
-                    queue.totals.expired += 1;
-                }
+                self.come_back(number, message, due_ms);
             }
+            SettleAction::Reject { reason } => {
+                self.dead_letter(number, message, Reason::Rejected(reason.clone()));
+            }
+            SettleAction::Extend(_) => unreachable!(),
         }
         Ok(0)
     }
@@ -502,155 +522,13 @@ fn run_of_one(entry: Result<u64, ErrorCode>) -> SentRun {
     }
 }
 
-/// The outcome with the texts of refusals taken out and runs spread, so that both sides compare.
-fn plain(outcome: Outcome) -> Outcome {
-    let code = |refusal: &Refusal| refusal.code.refuse("");
-    let plain_statuses = |statuses: &Statuses| {
-        let mut spread = Statuses::default();
-        for entry in statuses.entries() {
-            spread.push(entry.err().map(code));
-        }
-        spread
-    };
-    match outcome {
-        Outcome::Refused(refusal) => Outcome::Refused(code(&refusal)),
-        Outcome::Settled(statuses) => Outcome::Settled(plain_statuses(&statuses)),
-        Outcome::Extended(statuses, ends) => Outcome::Extended(plain_statuses(&statuses), ends),
-        Outcome::Received(mut received) => {
-            received.settled = plain_statuses(&received.settled);
-            for message in &mut received.messages {
-                // Long bodies make a failure unreadable; the check sum stays.
-                let length = message.body.bytes.len();
-                assert!(message.body.is_intact());
-                message.body.bytes = format!("{length} bytes").into();
-            }
-            Outcome::Received(received)
-        }
-        Outcome::Sent(runs) => {
-            let sent = qd_protocol::verbs::Sent { runs };
-            let entries = sent.entries().map(|entry| entry.map_err(|refusal| refusal.code));
-            Outcome::Sent(entries.map(run_of_one).collect())
-        }
-        other => other,
+/// The same changes, the default dead-letter queue as such when it is given by its name.
+fn canonical(queue: &QueueName, changes: &AttributeChanges) -> AttributeChanges {
+    let mut changes = changes.clone();
+    if let Some(DeadLetter::Queue(name)) = &changes.dead_letter
+        && name.as_str() == format!("{queue}.dead")
+    {
+        changes.dead_letter = Some(DeadLetter::Default);
     }
-}
-
-/// The machine, the model, and what the history has given so far.
-struct Run {
-    storage: Memory,
-    machine: Machine,
-    model: Model,
-    now_ms: u64,
-    secret: u64,
-    receipts: Vec<Receipt>,
-    numbered: Vec<Command>,
-}
-
-impl Run {
-    fn new() -> Self {
-        let storage = Memory::default();
-        let machine = storage.open();
-        Self {
-            storage,
-            machine,
-            model: Model::default(),
-            now_ms: 1_000_000,
-            secret: 0,
-            receipts: Vec::new(),
-            numbered: Vec::new(),
-        }
-    }
-
-    fn apply(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
-        let sequence = self.machine.position().applied + 1;
-        let record = Record { sequence, now_ms: self.now_ms, entries };
-        self.model.now_ms = self.now_ms;
-        self.model.settle_due();
-        self.machine.apply(&record).unwrap().outcomes
-    }
-
-    fn step(&mut self, action: &Action) {
-        match action {
-            Action::Pass(ms) => self.now_ms += ms,
-            Action::Tick => assert!(self.apply(Vec::new()).is_empty()),
-            Action::Reopen => {
-                let storage = self.storage.clone();
-                let closed = std::mem::replace(&mut self.machine, Memory::default().open());
-                drop(closed);
-                self.machine = storage.open();
-            }
-            Action::Run(intent, numbered) => {
-                self.secret += 1;
-                let known = self.numbered.len();
-                let (command, number) = match *numbered {
-                    Numbered::Again(back) if back < known => {
-                        (self.numbered[known - 1 - back].clone(), Some(known - back))
-                    }
-                    Numbered::No => (intent.command(&self.receipts, self.secret), None),
-                    Numbered::New | Numbered::Again(_) => {
-                        let command = intent.command(&self.receipts, self.secret);
-                        self.numbered.push(command.clone());
-                        (command, Some(known + 1))
-                    }
-                };
-                self.compare(&command, number.map(|number| number as u64));
-            }
-        }
-    }
-
-    fn compare(&mut self, command: &Command, number: Option<u64>) {
-        let origin = number.map(|number| Origin { producer: 9, number, answered_below: 1 });
-        let actual = self.apply(vec![Entry { origin, command: command.clone() }]);
-        let [actual] = <[Outcome; 1]>::try_from(actual).unwrap();
-        let expected = match number {
-            None => self.model.run(command),
-            Some(number) => {
-                self.model.forget_answers();
-                let (outcome, is_new) = self.model.again(number, command);
-                if is_new {
-                    self.model.remember(number, &outcome);
-                }
-                outcome
-            }
-        };
-        self.receipts.extend(receipts(&actual));
-        assert_eq!(plain(actual), plain(expected), "{command:?}");
-    }
-
-    fn check_state(&self) {
-        assert_eq!(self.machine.verify().unwrap(), [""; 0]);
-        for number in 0..3 {
-            let name = queue_name(number);
-            let described = self.machine.describe(&name, self.model.now_ms).unwrap();
-            match self.model.find(&name) {
-                None => assert_eq!(described.unwrap_err().code, ErrorCode::NoSuchQueue),
-                Some(number) => {
-                    let queue = &self.model.queues[&number];
-                    let described = described.unwrap();
-                    assert_eq!(described.statistics, queue.statistics(self.model.now_ms));
-                    assert_eq!(described.attributes, queue.attributes);
-                }
-            }
-        }
-    }
-}
-
-/// `QD_MODEL_CASES` sets the number of cases: a thousand by default, millions by hand.
-fn cases(default: u32) -> u32 {
-    std::env::var("QD_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
-}
-
-proptest! {
-    #![proptest_config(Config { cases: cases(1000), max_shrink_iters: 2000, failure_persistence: None, ..Config::default() })]
-
-    #[test]
-    fn machine_does_what_a_plain_model_does(actions in actions(40)) {
-        let mut run = Run::new();
-        for action in &actions {
-            run.step(action);
-        }
-        run.check_state();
-        run.step(&Action::Reopen);
-        run.check_state();
-    }
+    changes
 }

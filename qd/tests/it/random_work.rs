@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use qd::shard::command::{
-    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Send, Settle,
-    Update,
+    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Redrive, Send,
+    Settle, Update,
 };
 use qd::shard::{Command, Outcome};
+use qd_protocol::attributes::DeadLetter;
 use qd_protocol::verbs::{Due, IfExists, Until};
 use qd_protocol::{AttributeChanges, Body, QueueName, Receipt};
 
@@ -38,7 +39,7 @@ pub enum Numbered {
 #[derive(Debug, Clone)]
 pub enum Intent {
     /// `create`.
-    Create(u8, IfExists, AttributeChanges),
+    Create(u8, IfExists, Box<AttributeChanges>),
     /// `drop`.
     Drop(u8, bool),
     /// `send`: sizes and fill bytes of the bodies, whether they have headers, and when they are
@@ -51,7 +52,10 @@ pub enum Intent {
     /// `discard`, `reschedule`.
     ById(u8, ByIdAction, Vec<u64>),
     /// `update`.
-    Update(u8, AttributeChanges),
+    Update(u8, Box<AttributeChanges>),
+    /// `redrive`: queue, target, after and through and most messages, whether only those with the
+    /// header of [`message`], and dry run.
+    Redrive(u8, Option<u8>, (u64, u64, u32), bool, bool),
 }
 
 /// Which receipt to use.
@@ -63,16 +67,34 @@ pub enum Pick {
     Forged(u64, u64, u64, u64),
 }
 
-/// The name of queue `number`.
+/// Queues with a name.
+pub const QUEUES: u8 = 6;
+
+/// The name of queue `number`: the upper half are the default dead-letter queues of the lower.
 pub fn queue_name(number: u8) -> QueueName {
-    QueueName::new(format!("q{number}")).unwrap()
+    let suffix = if number < QUEUES / 2 { "" } else { ".dead" };
+    QueueName::new(format!("q{}{suffix}", number % (QUEUES / 2))).unwrap()
 }
 
 fn queue() -> impl Strategy<Value = u8> {
-    prop_oneof![6 => Just(0u8), 3 => Just(1), 1 => Just(2)]
+    prop_oneof![8 => Just(0u8), 4 => Just(1), 1 => Just(2), 2 => Just(3), 1 => Just(4)]
 }
 
-fn attributes() -> impl Strategy<Value = AttributeChanges> {
+/// Boxed, because strategies of all these parts take more than a test's stack.
+fn attributes() -> BoxedStrategy<AttributeChanges> {
+    (limits(), dead_letters())
+        .prop_map(|(limits, dead_letters)| AttributeChanges {
+            max_deliveries: dead_letters.max_deliveries,
+            dead_letter: dead_letters.dead_letter,
+            dead_letter_expired: dead_letters.dead_letter_expired,
+            dead_letter_overflow: dead_letters.dead_letter_overflow,
+            retry_delay_ms: dead_letters.retry_delay_ms,
+            ..limits
+        })
+        .boxed()
+}
+
+fn limits() -> impl Strategy<Value = AttributeChanges> {
     (
         proptest::option::weighted(0.3, 1u64..30),
         proptest::option::weighted(0.3, 1u64..20_000),
@@ -93,7 +115,31 @@ fn attributes() -> impl Strategy<Value = AttributeChanges> {
                 delay_ms: delay,
                 retention_ms: retention,
                 overflow,
+                ..AttributeChanges::default()
             }
+        })
+}
+
+fn dead_letters() -> impl Strategy<Value = AttributeChanges> {
+    let target = prop_oneof![
+        2 => Just(DeadLetter::Default),
+        1 => Just(DeadLetter::None),
+        3 => (0..QUEUES).prop_map(|number| DeadLetter::Queue(queue_name(number))),
+    ];
+    (
+        proptest::option::weighted(0.5, prop_oneof![6 => 1u64..4, 1 => Just(u64::MAX)]),
+        proptest::option::weighted(0.3, target),
+        proptest::option::weighted(0.2, any::<bool>()),
+        proptest::option::weighted(0.2, any::<bool>()),
+        proptest::option::weighted(0.3, proptest::collection::vec(0u64..4_000, 1..4)),
+    )
+        .prop_map(|(deliveries, target, expired, overflow, delays)| AttributeChanges {
+            max_deliveries: deliveries,
+            dead_letter: target,
+            dead_letter_expired: expired,
+            dead_letter_overflow: overflow,
+            retry_delay_ms: delays,
+            ..AttributeChanges::default()
         })
 }
 
@@ -126,6 +172,7 @@ fn settle_action() -> impl Strategy<Value = SettleAction> {
         1 => (0u64..4_000).prop_map(|ms| SettleAction::Extend(Until::To(ms))),
         2 => (any::<bool>(), proptest::option::of(due()))
             .prop_map(|(counted, due)| SettleAction::Release { counted, due }),
+        2 => "[a-z]{0,3}".prop_map(|reason| SettleAction::Reject { reason }),
     ]
 }
 
@@ -141,7 +188,7 @@ fn pick() -> impl Strategy<Value = Pick> {
     ]
 }
 
-fn intent() -> impl Strategy<Value = Intent> {
+fn intent() -> BoxedStrategy<Intent> {
     let receive = (
         proptest::collection::vec(queue(), 1..3),
         prop_oneof![4 => 1u32..20, 1 => 1u32..400],
@@ -152,7 +199,7 @@ fn intent() -> impl Strategy<Value = Intent> {
     );
     prop_oneof![
         3 => (queue(), if_exists(), attributes())
-            .prop_map(|(queue, mode, attributes)| Intent::Create(queue, mode, attributes)),
+            .prop_map(|(queue, mode, attributes)| Intent::Create(queue, mode, Box::new(attributes))),
         1 => (queue(), any::<bool>()).prop_map(|(queue, only)| Intent::Drop(queue, only)),
         8 => (
             queue(),
@@ -168,9 +215,23 @@ fn intent() -> impl Strategy<Value = Intent> {
             .prop_map(|(queue, action, picks)| Intent::Settle(queue, action, picks)),
         3 => (queue(), by_id_action(), proptest::collection::vec(0u64..60, 1..6))
             .prop_map(|(queue, action, ids)| Intent::ById(queue, action, ids)),
-        1 => (queue(), attributes())
-            .prop_map(|(queue, attributes)| Intent::Update(queue, attributes)),
+        2 => (queue(), attributes())
+            .prop_map(|(queue, attributes)| Intent::Update(queue, Box::new(attributes))),
+        3 => redrive(),
     ]
+    .boxed()
+}
+
+fn redrive() -> impl Strategy<Value = Intent> {
+    let queue = prop_oneof![2 => queue(), 4 => 3u8..5];
+    let to = proptest::option::weighted(0.4, self::queue());
+    let after = prop_oneof![3 => Just(0u64), 1 => 0u64..20];
+    let through = prop_oneof![3 => Just(0u64), 1 => 1u64..40];
+    let max = prop_oneof![2 => Just(1_000u32), 1 => 1u32..5];
+    (queue, to, (after, through, max), prop::bool::weighted(0.2), prop::bool::weighted(0.2))
+        .prop_map(|(queue, to, range, filter, dry_run)| {
+            Intent::Redrive(queue, to, range, filter, dry_run)
+        })
 }
 
 /// A random history.
@@ -204,7 +265,7 @@ impl Intent {
             Self::Create(queue, if_exists, attributes) => Command::Create(Create {
                 queue: queue_name(*queue),
                 if_exists: *if_exists,
-                attributes: attributes.clone(),
+                attributes: (**attributes).clone(),
             }),
             Self::Drop(queue, only_if_empty) => {
                 Command::Drop(Drop { queue: queue_name(*queue), only_if_empty: *only_if_empty })
@@ -231,16 +292,29 @@ impl Intent {
             }
             Self::Settle(queue, action, picks) => Command::Settle(Settle {
                 queue: queue_name(*queue),
-                action: *action,
+                action: action.clone(),
                 receipts: picks.iter().map(pick).collect(),
+                seed: secret,
             }),
             Self::ById(queue, action, ids) => {
                 Command::ById(ById { queue: queue_name(*queue), action: *action, ids: ids.clone() })
             }
             Self::Update(queue, attributes) => Command::Update(Update {
                 queue: queue_name(*queue),
-                attributes: attributes.clone(),
+                attributes: (**attributes).clone(),
             }),
+            Self::Redrive(queue, to, (after, through, max), filter, dry_run) => {
+                let header = ("key".to_owned(), "value".to_owned());
+                Command::Redrive(Redrive {
+                    queue: queue_name(*queue),
+                    to: to.map(queue_name).filter(|to| *to != queue_name(*queue)),
+                    after: *after,
+                    through: *through,
+                    max: *max,
+                    headers: if *filter { vec![header] } else { Vec::new() },
+                    dry_run: *dry_run,
+                })
+            }
         }
     }
 }

@@ -1,0 +1,193 @@
+//! Histories that run on the machine and on the model.
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use qd::shard::{Command, Entry, Machine, Origin, Outcome, Record};
+use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::{ErrorCode, Receipt, Refusal};
+
+use super::{Model, run_of_one};
+use crate::memory::Memory;
+use crate::random_work::{Action, Numbered, QUEUES, actions, queue_name, receipts};
+
+/// What is due that the machine settles in one record for sure: a quarter of its limit.
+const DUE_MAX: usize = 200;
+
+/// The outcome with the texts of refusals taken out and runs spread, so that both sides compare.
+fn plain(outcome: Outcome) -> Outcome {
+    let code = |refusal: &Refusal| refusal.code.refuse("");
+    let plain_statuses = |statuses: &Statuses| {
+        let mut spread = Statuses::default();
+        for entry in statuses.entries() {
+            spread.push(entry.err().map(code));
+        }
+        spread
+    };
+    match outcome {
+        Outcome::Refused(refusal) => Outcome::Refused(code(&refusal)),
+        Outcome::Settled(statuses) => Outcome::Settled(plain_statuses(&statuses)),
+        Outcome::Extended(statuses, ends) => Outcome::Extended(plain_statuses(&statuses), ends),
+        Outcome::Received(mut received) => {
+            received.settled = plain_statuses(&received.settled);
+            for message in &mut received.messages {
+                // Long bodies make a failure unreadable; the check sum stays.
+                let length = message.body.bytes.len();
+                assert!(message.body.is_intact());
+                message.body.bytes = format!("{length} bytes").into();
+            }
+            Outcome::Received(received)
+        }
+        Outcome::Redriven(mut redriven) => {
+            redriven.refusal = redriven.refusal.map(|refusal| Box::new(code(&refusal)));
+            Outcome::Redriven(redriven)
+        }
+        Outcome::Sent(runs) => {
+            let sent = qd_protocol::verbs::Sent { runs };
+            let entries = sent.entries().map(|entry| entry.map_err(|refusal| refusal.code));
+            Outcome::Sent(entries.map(run_of_one).collect())
+        }
+        other => other,
+    }
+}
+
+/// The machine, the model, and what the history has given so far.
+struct Run {
+    storage: Memory,
+    machine: Machine,
+    model: Model,
+    now_ms: u64,
+    secret: u64,
+    receipts: Vec<Receipt>,
+    numbered: Vec<Command>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let storage = Memory::default();
+        let machine = storage.open();
+        Self {
+            storage,
+            machine,
+            model: Model::default(),
+            now_ms: 1_000_000,
+            secret: 0,
+            receipts: Vec::new(),
+            numbered: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
+        let sequence = self.machine.position().applied + 1;
+        let record = Record { sequence, now_ms: self.now_ms, entries };
+        self.model.now_ms = self.now_ms;
+        self.model.settle_due();
+        let applied = self.machine.apply(&record).unwrap();
+        let mut unfinished = applied.unfinished;
+        while unfinished {
+            // Rows of dropped queues that are left over would count as something to be settled.
+            let sequence = self.machine.position().applied + 1;
+            let record = Record { sequence, now_ms: self.now_ms, entries: Vec::new() };
+            unfinished = self.machine.apply(&record).unwrap().unfinished;
+        }
+        applied.outcomes
+    }
+
+    /// Lets time pass. The model settles all that is due at once, so where that is more than the
+    /// machine settles in one record, both go from one due time to the next.
+    fn pass(&mut self, ms: u64) {
+        let until_ms = self.now_ms + ms;
+        while self.model.count_due(until_ms) > DUE_MAX
+            && let Some(due_ms) = self.machine.next_due_ms().unwrap()
+            && due_ms <= until_ms
+        {
+            self.now_ms = self.now_ms.max(due_ms);
+            self.apply(Vec::new());
+        }
+        self.now_ms = until_ms;
+    }
+
+    fn step(&mut self, action: &Action) {
+        match action {
+            Action::Pass(ms) => self.pass(*ms),
+            Action::Tick => assert!(self.apply(Vec::new()).is_empty()),
+            Action::Reopen => {
+                let storage = self.storage.clone();
+                let closed = std::mem::replace(&mut self.machine, Memory::default().open());
+                drop(closed);
+                self.machine = storage.open();
+            }
+            Action::Run(intent, numbered) => {
+                self.secret += 1;
+                let known = self.numbered.len();
+                let (command, number) = match *numbered {
+                    Numbered::Again(back) if back < known => {
+                        (self.numbered[known - 1 - back].clone(), Some(known - back))
+                    }
+                    Numbered::No => (intent.command(&self.receipts, self.secret), None),
+                    Numbered::New | Numbered::Again(_) => {
+                        let command = intent.command(&self.receipts, self.secret);
+                        self.numbered.push(command.clone());
+                        (command, Some(known + 1))
+                    }
+                };
+                self.compare(&command, number.map(|number| number as u64));
+            }
+        }
+    }
+
+    fn compare(&mut self, command: &Command, number: Option<u64>) {
+        let origin = number.map(|number| Origin { producer: 9, number, answered_below: 1 });
+        let actual = self.apply(vec![Entry { origin, command: command.clone() }]);
+        let [actual] = <[Outcome; 1]>::try_from(actual).unwrap();
+        let expected = match number {
+            None => self.model.run(command),
+            Some(number) => {
+                self.model.forget_answers();
+                let (outcome, is_new) = self.model.again(number, command);
+                if is_new {
+                    self.model.remember(number, &outcome);
+                }
+                outcome
+            }
+        };
+        self.receipts.extend(receipts(&actual));
+        assert_eq!(plain(actual), plain(expected), "{command:?}");
+    }
+
+    fn check_state(&self) {
+        assert_eq!(self.machine.verify().unwrap(), [""; 0]);
+        for number in 0..QUEUES {
+            let name = queue_name(number);
+            let described = self.machine.describe(&name, self.model.now_ms).unwrap();
+            match self.model.find(&name) {
+                None => assert_eq!(described.unwrap_err().code, ErrorCode::NoSuchQueue),
+                Some(number) => {
+                    let queue = &self.model.queues[&number];
+                    let described = described.unwrap();
+                    assert_eq!(described.statistics, queue.statistics(self.model.now_ms));
+                    assert_eq!(described.attributes, queue.attributes);
+                }
+            }
+        }
+    }
+}
+
+/// `QD_MODEL_CASES` sets the number of cases: a thousand by default, millions by hand.
+fn cases(default: u32) -> u32 {
+    std::env::var("QD_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: cases(1000), max_shrink_iters: 2000, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn machine_does_what_a_plain_model_does(actions in actions(40)) {
+        let mut run = Run::new();
+        for action in &actions {
+            run.step(action);
+        }
+        run.check_state();
+        run.step(&Action::Reopen);
+        run.check_state();
+    }
+}

@@ -217,7 +217,7 @@ fn intent() -> BoxedStrategy<Intent> {
             .prop_map(|(queue, action, ids)| Intent::ById(queue, action, ids)),
         2 => (queue(), attributes())
             .prop_map(|(queue, attributes)| Intent::Update(queue, Box::new(attributes))),
-        3 => redrive(),
+        6 => redrive(),
     ]
     .boxed()
 }
@@ -244,11 +244,30 @@ pub fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
     let action = prop_oneof![
         20 => (intent(), numbered).prop_map(|(intent, numbered)| Action::Run(intent, numbered)),
         4 => (0u64..3_000).prop_map(Action::Pass),
+        // Beyond the time after which a dead-letter queue is tried again, or just not.
+        2 => (55_000u64..65_000).prop_map(Action::Pass),
         1 => (500_000u64..800_000).prop_map(Action::Pass),
         2 => Just(Action::Tick),
         1 => Just(Action::Reopen),
     ];
-    proptest::collection::vec(action, 1..most)
+    let create = |queue| {
+        attributes().prop_map(move |attributes| {
+            let attributes = Box::new(attributes);
+            Action::Run(Intent::Create(queue, IfExists::Keep, attributes), Numbered::No)
+        })
+    };
+    (create(0), create(1), proptest::collection::vec(action, 1..most)).prop_map(
+        |(first, second, mut actions)| {
+            actions.splice(..0, [first, second]);
+            actions
+        },
+    )
+}
+
+/// Takes up to 400 messages out of a queue.
+pub fn drain(queue: u8) -> Action {
+    let receive = Intent::Receive(vec![queue], 400, 1 << 20, None, true, Vec::new());
+    Action::Run(receive, Numbered::No)
 }
 
 impl Intent {

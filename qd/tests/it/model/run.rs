@@ -8,7 +8,7 @@ use qd_protocol::{ErrorCode, Receipt, Refusal};
 
 use super::{Model, run_of_one};
 use crate::memory::Memory;
-use crate::random_work::{Action, Numbered, QUEUES, actions, queue_name, receipts};
+use crate::random_work::{Action, Numbered, QUEUES, actions, drain, queue_name, receipts};
 
 /// What is due that the machine settles in one record for sure: a quarter of its limit.
 const DUE_MAX: usize = 200;
@@ -181,13 +181,19 @@ proptest! {
     #![proptest_config(Config { cases: cases(1000), max_shrink_iters: 2000, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn machine_does_what_a_plain_model_does(actions in actions(40)) {
+    fn machine_does_what_a_plain_model_does(actions in actions(60)) {
         let mut run = Run::new();
         for action in &actions {
             run.step(action);
         }
         run.check_state();
         run.step(&Action::Reopen);
+        run.check_state();
+        // What is left is equal to the last byte.
+        run.step(&Action::Pass(5_000));
+        for queue in (0..QUEUES).cycle().take(3 * usize::from(QUEUES)) {
+            run.step(&drain(queue));
+        }
         run.check_state();
     }
 }

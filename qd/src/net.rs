@@ -10,6 +10,8 @@
 
 mod connection;
 mod listener;
+mod reader;
+mod writer;
 
 use std::any::Any;
 use std::sync::atomic::AtomicU64;

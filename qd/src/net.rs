@@ -33,6 +33,23 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long open connections may take to read their last answers when the daemon stops: 5 s.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long clients may take.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// From the connection to the end of hello.
+    pub handshake: Duration,
+    /// From the first to the last byte of a frame.
+    pub frame: Duration,
+    /// Without taking anything of the answers.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { handshake: HANDSHAKE_TIMEOUT, frame: FRAME_TIMEOUT, write: WRITE_TIMEOUT }
+    }
+}
+
 /// What all connections share.
 #[derive(Debug)]
 pub struct Server {
@@ -42,6 +59,8 @@ pub struct Server {
     pub node: u64,
     /// Most connections at a time.
     pub connections_max: usize,
+    /// How long clients may take; tests shorten it.
+    pub timeouts: Timeouts,
     /// Told when a client asks the daemon to stop.
     pub shutdown: Notify,
     /// Number of the next connection.
@@ -57,6 +76,7 @@ impl Server {
             broker,
             node,
             connections_max,
+            timeouts: Timeouts::default(),
             shutdown: Notify::new(),
             next_peer: AtomicU64::new(1),
             kept: Mutex::default(),

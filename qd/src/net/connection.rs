@@ -11,10 +11,10 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::Server;
 use super::listener::{Stream, StreamSocket};
 use super::reader::Reader;
 use super::writer::write;
-use super::{HANDSHAKE_TIMEOUT, Server};
 use crate::clock::wall_time;
 
 /// How long a connection that is about to be closed is still read from, so that
@@ -28,6 +28,8 @@ pub(super) enum Ended {
     CutOff,
     #[error("nothing came for too long in the middle of {0}")]
     TooSlow(&'static str),
+    #[error("the client does not take its answers")]
+    NobodyReads,
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("{0}")]
@@ -67,19 +69,21 @@ async fn serve<R: Input, W: Output>(
     full: bool,
 ) -> Result<(), Ended> {
     let greeting = greet(&mut input, &mut output, &server, full);
-    timeout(HANDSHAKE_TIMEOUT, greeting).await.map_err(|_| Ended::TooSlow("the preamble"))??;
+    let within = server.timeouts.handshake;
+    timeout(within, greeting).await.map_err(|_| Ended::TooSlow("the preamble"))??;
     let (replies, outgoing) = unbounded_channel();
     let id = server.next_peer.fetch_add(1, Ordering::Relaxed);
-    let peer = Arc::new(server.broker.peer(id, replies));
+    let peer = Arc::new(server.broker.peer(id, replies.clone()));
     let writer = tokio::spawn(write(output, outgoing, Arc::downgrade(&peer), Arc::clone(&server)));
-    let mut reader = Reader::new(input, peer, Arc::clone(&server), stop.clone());
+    let mut reader = Reader::new(input, peer, replies, Arc::clone(&server), stop.clone());
     let ended = reader.read().await;
-    let Reader { mut input, peer, asked_to_stop, .. } = reader;
+    let asked_to_stop = reader.asked_to_stop;
+    // From here on only requests that are being carried out hold the peer, and so the writer.
+    let mut input = reader.into_input();
     if !*stop.borrow() {
         // A daemon that stops answers what waits; a client that closed wants nothing any more.
         server.broker.gone(id);
     }
-    drop(peer);
     // The writer ends when the last answer is written.
     let finish = async {
         if let Ok(mut output) = writer.await {

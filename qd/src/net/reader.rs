@@ -7,13 +7,14 @@ use qd_protocol::frame::FrameError;
 use qd_protocol::verbs::{Hello, Pong, ShuttingDown, Welcome};
 use qd_protocol::{ErrorCode, Frame, FrameCodec, Refusal, Request};
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 
+use super::Server;
 use super::connection::{Ended, Input};
-use super::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, Server};
-use crate::broker::{Answer, Job, Peer, Work};
+use crate::broker::{Answer, Job, Peer, Reply, Work};
 use crate::clock::wall_time;
 use crate::shard::Origin;
 
@@ -23,7 +24,7 @@ const READ_BYTES_MAX: usize = 128 << 10;
 
 /// The reading half of a connection.
 pub(super) struct Reader<R> {
-    pub input: R,
+    input: R,
     buffer: BytesMut,
     /// Room made for the next read.
     read_bytes: usize,
@@ -32,7 +33,9 @@ pub(super) struct Reader<R> {
     slots: Arc<Semaphore>,
     /// From hello; 0: its requests are not numbered.
     producer: Option<u64>,
-    pub peer: Arc<Peer>,
+    peer: Arc<Peer>,
+    /// Closed when the writer has ended.
+    outlet: UnboundedSender<Reply>,
     server: Arc<Server>,
     stop: watch::Receiver<bool>,
     /// A request of the client stops the daemon.
@@ -40,10 +43,11 @@ pub(super) struct Reader<R> {
 }
 
 impl<R: Input> Reader<R> {
-    /// A reader in front of hello.
+    /// A reader in front of hello; `outlet` is that of `peer`.
     pub fn new(
         input: R,
         peer: Arc<Peer>,
+        outlet: UnboundedSender<Reply>,
         server: Arc<Server>,
         stop: watch::Receiver<bool>,
     ) -> Self {
@@ -55,15 +59,22 @@ impl<R: Input> Reader<R> {
             slots: Arc::new(Semaphore::new(qd_protocol::IN_FLIGHT_MAX as usize)),
             producer: None,
             peer,
+            outlet,
             server,
             stop,
             asked_to_stop: false,
         }
     }
 
-    /// Reads requests until the client closes, the daemon stops, or the client breaks the rules.
+    /// Ends everything but the socket.
+    pub fn into_input(self) -> R {
+        self.input
+    }
+
+    /// Reads requests until the client closes, takes no answers, or breaks the rules, or the
+    /// daemon stops.
     pub async fn read(&mut self) -> Result<(), Ended> {
-        let hello_until = Instant::now() + HANDSHAKE_TIMEOUT;
+        let hello_until = Instant::now() + self.server.timeouts.handshake;
         let mut frame_until = None;
         loop {
             match self.codec.decode(&mut self.buffer) {
@@ -79,7 +90,7 @@ impl<R: Input> Reader<R> {
                 // A new one: this may be the end of what was made for a large frame.
                 self.buffer = BytesMut::new();
             } else if frame_until.is_none() {
-                frame_until = Some(Instant::now() + FRAME_TIMEOUT);
+                frame_until = Some(Instant::now() + self.server.timeouts.frame);
             }
             let deadline = match self.producer {
                 None => Some((hello_until, "hello")),
@@ -99,6 +110,7 @@ impl<R: Input> Reader<R> {
             let read = tokio::select! {
                 read = read => read??,
                 _ = self.stop.changed() => return Ok(()),
+                () = self.outlet.closed() => return Err(Ended::NobodyReads),
             };
             if read == room {
                 self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);

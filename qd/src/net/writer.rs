@@ -1,14 +1,15 @@
 //! The writing half of a connection: answers out.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
+use super::Server;
 use super::connection::Output;
-use super::{Server, WRITE_TIMEOUT};
 use crate::broker::{Peer, Reply};
 
 /// Answers are gathered up to about this many bytes for one write.
@@ -18,7 +19,8 @@ const REPLIES_PER_WRITE: usize = 128;
 /// A buffer that has grown above this is given back once it is empty.
 const KEPT_BUFFER_BYTES: usize = 256 << 10;
 
-/// Writes answers, as many as wait in one piece. Gives the socket back when there are no more.
+/// Writes answers, as many as wait in one piece. Gives the socket back when there are no more, or
+/// when the client takes none; then the channel closes, which ends the reader.
 pub(super) async fn write<W: Output>(
     mut output: W,
     mut outgoing: UnboundedReceiver<Reply>,
@@ -39,7 +41,7 @@ pub(super) async fn write<W: Output>(
                 bytes += reply.bytes;
                 slots.push(reply.slot);
             }
-            if write_out(&mut output, &mut out).await.is_err() {
+            if write_out(&mut output, &mut out, server.timeouts.write).await.is_err() {
                 return output;
             }
             slots.clear();
@@ -53,17 +55,18 @@ pub(super) async fn write<W: Output>(
     output
 }
 
-/// Writes the whole buffer; each piece that the client takes gives it [`WRITE_TIMEOUT`] more.
-async fn write_out(output: &mut impl Output, out: &mut BytesMut) -> std::io::Result<()> {
+/// Writes the whole buffer; each piece that the client takes gives it as long as `within` more.
+async fn write_out(
+    output: &mut impl Output,
+    out: &mut BytesMut,
+    within: Duration,
+) -> std::io::Result<()> {
     while !out.is_empty() {
-        match timeout(WRITE_TIMEOUT, output.write_buf(out)).await {
+        match timeout(within, output.write_buf(out)).await {
             Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                tracing::debug!("connection closed: the client does not read its answers");
-                return Err(std::io::ErrorKind::TimedOut.into());
-            }
+            Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
         }
     }
     if out.capacity() > KEPT_BUFFER_BYTES {

@@ -1,6 +1,8 @@
-//! The state machine from outside: against a plain model, replayed, and on failing disks.
+//! The state machine from outside: against a plain model, replayed, and on failing disks; and
+//! connections with time limits and sizes that a test can wait for.
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
+mod connections;
 mod dead_letters;
 mod engine;
 mod faults;

@@ -84,6 +84,7 @@ async fn serve<R: Input, W: Output>(
         // A daemon that stops answers what waits; a client that closed wants nothing any more.
         server.broker.gone(id);
     }
+    let cut = writer.abort_handle();
     // The writer ends when the last answer is written.
     let finish = async {
         if let Ok(mut output) = writer.await {
@@ -99,6 +100,8 @@ async fn serve<R: Input, W: Output>(
         finish.await;
     } else {
         let _ = timeout(LINGER, async { tokio::join!(finish, discard(&mut input)) }).await;
+        // Nothing of the connection may outlive its place among those that are counted.
+        cut.abort();
     }
     ended
 }

@@ -130,3 +130,18 @@ fn client_that_takes_no_answers_for_its_time_is_cut_off_and_leases_nothing_more(
     let came = rude.wait_for_close();
     assert!(came < 4 << 20, "{came} bytes came");
 }
+
+#[test]
+fn client_that_breaks_the_rules_and_reads_nothing_is_closed_all_the_same() {
+    let served = Served::new(Timeouts::default(), 2);
+    let mut other = served.raw();
+    other.call(&create("large")).unwrap();
+    other.call(&send("large", vec![b'x'; 4 << 20])).unwrap();
+    let mut rude = served.raw();
+    rude.send(&receive("large", 0));
+    // Shorter than a frame can be.
+    rude.write(&7u32.to_le_bytes()).unwrap();
+    served.wait_for_room();
+    let came = rude.wait_for_close();
+    assert!(came < 4 << 20, "{came} bytes came");
+}

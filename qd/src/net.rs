@@ -6,6 +6,8 @@
 //!   not read from. An answer's place is free when it is written.
 //! - Whoever has begun a preamble or a frame must end it within a time; whoever does not take
 //!   its answers for [`WRITE_TIMEOUT`] is cut off. An idle connection costs no timer and little memory.
+//! - A reader and its writer end together, and the broker is told as soon as the client has hung
+//!   up, also while the connection is not read from: no receive waits for somebody who is gone.
 //! - What one connection sends never ends another one.
 
 mod connection;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use qd_protocol::frame::FrameError;
 use qd_protocol::preamble::{CLIENT_BYTES, ClientPreamble, ServerPreamble, Status, VersionRange};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use crate::clock::wall_time;
 /// the client sees the reason before it sees the end.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Why a connection ended, when the client is to blame.
+/// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error("the client closed in the middle of a frame")]
@@ -30,6 +30,10 @@ pub(super) enum Ended {
     TooSlow(&'static str),
     #[error("the client does not take its answers")]
     NobodyReads,
+    #[error("the client hung up")]
+    HungUp,
+    #[error("the daemon stops")]
+    Stopping,
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("{0}")]
@@ -76,7 +80,10 @@ async fn serve<R: Input, W: Output>(
     let peer = Arc::new(server.broker.peer(id, replies.clone()));
     let writer = tokio::spawn(write(output, outgoing, Arc::downgrade(&peer), Arc::clone(&server)));
     let mut reader = Reader::new(input, peer, replies, Arc::clone(&server), stop.clone());
-    let ended = reader.read().await;
+    let ended = match reader.read().await {
+        Err(Ended::Stopping) => Ok(()),
+        ended => ended,
+    };
     let asked_to_stop = reader.asked_to_stop;
     // From here on only requests that are being carried out hold the peer, and so the writer.
     let mut input = reader.into_input();
@@ -107,8 +114,40 @@ async fn serve<R: Input, W: Output>(
 }
 
 /// The reading half of a socket.
-pub(super) trait Input: AsyncRead + Send + Sync + Unpin + 'static {}
-impl<T: AsyncRead + Send + Sync + Unpin + 'static> Input for T {}
+pub(super) trait Input: AsyncRead + Send + Sync + Unpin + 'static {
+    /// Waits until the client has closed its sending side, whatever of what it sent is unread.
+    fn closed(&self) -> impl Future<Output = Closed> + Send;
+}
+
+/// What a client has closed of its connection.
+pub(super) enum Closed {
+    /// Its sending side: it may wait for answers.
+    Sending,
+    /// All of it.
+    Both,
+}
+
+macro_rules! input {
+    ($($half:ty),+) => {
+        $(impl Input for $half {
+            async fn closed(&self) -> Closed {
+                // Of all interests only this one is met by the end of the input and not by input:
+                // there are no urgent bytes, because no socket here is registered for them.
+                // An error means that the runtime ends, and all connections with it.
+                if self.ready(Interest::PRIORITY).await.is_err() {
+                    return Closed::Both;
+                }
+                // The end of the input is known for good, so this waits for nothing.
+                match self.ready(Interest::PRIORITY | Interest::WRITABLE).await {
+                    Ok(ready) if !ready.is_write_closed() => Closed::Sending,
+                    _ => Closed::Both,
+                }
+            }
+        })+
+    };
+}
+
+input!(tokio::net::unix::OwnedReadHalf, tokio::net::tcp::OwnedReadHalf);
 
 /// The writing half of a socket.
 pub(super) trait Output: AsyncWrite + Send + Sync + Unpin + 'static {}

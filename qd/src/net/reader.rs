@@ -1,5 +1,6 @@
 //! The reading half of a connection: frames in, requests on their way to the engine.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -8,12 +9,12 @@ use qd_protocol::verbs::{Hello, Pong, ShuttingDown, Welcome};
 use qd_protocol::{ErrorCode, Frame, FrameCodec, Refusal, Request};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 
 use super::Server;
-use super::connection::{Ended, Input};
+use super::connection::{Closed, Ended, Input};
 use crate::broker::{Answer, Job, Peer, Reply, Work};
 use crate::clock::wall_time;
 use crate::shard::Origin;
@@ -109,7 +110,7 @@ impl<R: Input> Reader<R> {
             };
             let read = tokio::select! {
                 read = read => read??,
-                _ = self.stop.changed() => return Ok(()),
+                _ = self.stop.changed() => return Err(Ended::Stopping),
                 () = self.outlet.closed() => return Err(Ended::NobodyReads),
             };
             if read == room {
@@ -131,15 +132,47 @@ impl<R: Input> Reader<R> {
                 u64::from(length),
                 u64::from(maximum),
             );
-            self.answer(correlation, opcode, Answer::Refused(refusal)).await;
+            if let Err(ended) = self.answer(correlation, opcode, Answer::Refused(refusal)).await {
+                return ended;
+            }
         }
         error.into()
     }
 
-    async fn answer(&self, correlation: u32, opcode: u16, answer: Answer) {
+    async fn answer(&mut self, correlation: u32, opcode: u16, answer: Answer) -> Result<(), Ended> {
+        let slot = self.slot().await?;
+        self.peer.reply(correlation, opcode, answer, slot);
+        Ok(())
+    }
+
+    /// A place among the unanswered requests.
+    async fn slot(&mut self) -> Result<OwnedSemaphorePermit, Ended> {
+        let slots = Arc::clone(&self.slots);
         // The semaphore is never closed.
-        if let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await {
-            self.peer.reply(correlation, opcode, answer, slot);
+        self.hold(slots.acquire_owned()).await?.map_err(|_| Ended::Stopping)
+    }
+
+    /// Waits for `room` to go on. Nothing is read meanwhile; that the connection ends is noticed
+    /// all the same.
+    async fn hold<T>(&mut self, room: impl Future<Output = T>) -> Result<T, Ended> {
+        let mut room = pin!(room);
+        let mut half_closed = false;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut room => return Ok(done),
+                _ = self.stop.changed() => return Err(Ended::Stopping),
+                () = self.outlet.closed() => return Err(Ended::NobodyReads),
+                closed = self.input.closed(), if !half_closed => match closed {
+                    Closed::Both => return Err(Ended::HungUp),
+                    Closed::Sending => {
+                        // What it sent before is still carried out, when the receives that wait
+                        // have made room: they end with the sending side.
+                        half_closed = true;
+                        self.server.broker.gone(self.peer.id());
+                    }
+                },
+            }
         }
     }
 
@@ -150,12 +183,11 @@ impl<R: Input> Reader<R> {
         let (request, numbering) = match Request::from_frame(frame) {
             Ok(decoded) => decoded,
             Err(error) => {
-                self.answer(correlation, opcode, Answer::Refused(error.into())).await;
-                return Ok(());
+                return self.answer(correlation, opcode, Answer::Refused(error.into())).await;
             }
         };
         if let Err(refusal) = self.check_hello(&request) {
-            self.answer(correlation, opcode, Answer::Refused(refusal)).await;
+            self.answer(correlation, opcode, Answer::Refused(refusal)).await?;
             return Err(Ended::Refused("hello was not the first request, or not the only one"));
         }
         let origin = self.producer.filter(|producer| *producer != 0).zip(numbering).map(
@@ -185,19 +217,22 @@ impl<R: Input> Reader<R> {
                 return Ok(());
             }
             Request::Hello(_) | Request::Ping(_) | Request::Shutdown(_) => {
-                self.answer_at_once(correlation, opcode, request).await;
-                return Ok(());
+                return self.answer_at_once(correlation, opcode, request).await;
             }
         };
         match work {
             Ok(work) => self.submit(correlation, origin, work, bytes).await,
             Err(refusal) => self.answer(correlation, opcode, Answer::Refused(refusal)).await,
         }
-        Ok(())
     }
 
     /// Answers what needs no engine.
-    async fn answer_at_once(&mut self, correlation: u32, opcode: u16, request: Request) {
+    async fn answer_at_once(
+        &mut self,
+        correlation: u32,
+        opcode: u16,
+        request: Request,
+    ) -> Result<(), Ended> {
         let answer = match request {
             Request::Hello(hello) => {
                 tracing::debug!("hello from {:?}", hello.client);
@@ -207,11 +242,12 @@ impl<R: Input> Reader<R> {
             _ => Answer::Ping(Pong { time_ms: wall_time().as_millis() as u64 }),
         };
         let shutdown = matches!(answer, Answer::Shutdown(_));
-        self.answer(correlation, opcode, answer).await;
+        self.answer(correlation, opcode, answer).await?;
         if shutdown {
             self.asked_to_stop = true;
             self.server.shutdown.notify_one();
         }
+        Ok(())
     }
 
     fn check_hello(&mut self, request: &Request) -> Result<(), Refusal> {
@@ -229,12 +265,17 @@ impl<R: Input> Reader<R> {
         }
     }
 
-    async fn submit(&self, correlation: u32, origin: Option<Origin>, work: Work, bytes: usize) {
-        // The semaphore is never closed.
-        if let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await {
-            let peer = Arc::clone(&self.peer);
-            let job = Job { peer, correlation, slot, origin, work };
-            self.server.broker.submit(job, bytes).await;
-        }
+    /// Hands a request of `bytes` to the engine.
+    async fn submit(
+        &mut self,
+        correlation: u32,
+        origin: Option<Origin>,
+        work: Work,
+        bytes: usize,
+    ) -> Result<(), Ended> {
+        let slot = self.slot().await?;
+        let job = Job { peer: Arc::clone(&self.peer), correlation, slot, origin, work };
+        let server = Arc::clone(&self.server);
+        self.hold(async move { server.broker.submit(job, bytes).await }).await
     }
 }

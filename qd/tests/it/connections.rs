@@ -12,10 +12,11 @@ use qd::net::{Listener, Server, Timeouts, serve};
 use qd::replicator::Local;
 use qd::shard::Machine;
 use qd::store::{CACHE_BYTES, Store};
+use qd_protocol::frame::FLAG_REFUSED;
 use qd_protocol::preamble::Status;
-use qd_protocol::verbs::{Create, Describe, IfExists, Receive, Send, SendEntry};
-use qd_protocol::{Address, AttributeChanges, QueueName, Statistics};
-use qd_tests::raw::preamble;
+use qd_protocol::verbs::{Create, Describe, IfExists, Ping, Receive, Send, SendEntry, Verb};
+use qd_protocol::{Address, AttributeChanges, IN_FLIGHT_MAX, QueueName, Statistics};
+use qd_tests::raw::{preamble, request};
 use qd_tests::wait::SOON;
 use qd_tests::{Raw, wait_until};
 use tempfile::TempDir;
@@ -26,9 +27,12 @@ use tokio::sync::watch;
 struct Served {
     directory: TempDir,
     _runtime: Runtime,
+    tcp: Address,
     broker: Broker,
     stop: watch::Sender<bool>,
-    engine: Option<JoinHandle<()>>,
+    /// `None`: requests are taken in and never carried out.
+    engine: Option<Engine>,
+    running: Option<JoinHandle<()>>,
 }
 
 impl Served {
@@ -38,7 +42,6 @@ impl Served {
         let (broker, mailbox) = Broker::new();
         let local = Local::new(Machine::open(store).unwrap());
         let engine = Engine::new(local, Clock::System, mailbox).unwrap();
-        let engine = std::thread::spawn(move || engine.run().unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -48,26 +51,42 @@ impl Served {
         server.timeouts = timeouts;
         let (stop, stopped) = watch::channel(false);
         let address = Address::Unix(directory.path().join("s"));
-        let listener = runtime.block_on(Listener::bind(address, 0o600)).unwrap();
-        runtime.spawn(serve(vec![listener], Arc::new(server), stopped));
-        Self { directory, _runtime: runtime, broker, stop, engine: Some(engine) }
+        let unix = runtime.block_on(Listener::bind(address, 0o600)).unwrap();
+        let any_port = Address::Tcp("127.0.0.1:0".to_owned());
+        let tcp = runtime.block_on(Listener::bind(any_port, 0)).unwrap();
+        let tcp_address = tcp.address();
+        runtime.spawn(serve(vec![unix, tcp], Arc::new(server), stopped));
+        Self {
+            directory,
+            _runtime: runtime,
+            tcp: tcp_address,
+            broker,
+            stop,
+            engine: Some(engine),
+            running: None,
+        }
     }
 
-    fn stranger(&self) -> Raw {
-        Raw::connect(&Address::Unix(self.directory.path().join("s")))
+    fn unix(&self) -> Address {
+        Address::Unix(self.directory.path().join("s"))
+    }
+
+    /// Lets requests be carried out.
+    fn run(mut self) -> Self {
+        let engine = self.engine.take().unwrap();
+        self.running = Some(std::thread::spawn(move || engine.run().unwrap()));
+        self
     }
 
     fn raw(&self) -> Raw {
-        let mut raw = self.stranger();
-        raw.greet();
-        raw.hello(0);
-        raw
+        raw_at(&self.unix())
     }
 
     /// Waits until there is room for one more connection.
     fn wait_for_room(&self) {
         wait_until("a connection's place is free", SOON, || {
-            (self.stranger().preamble(&preamble(1, 1)).status == Status::Ready).then_some(())
+            let status = Raw::connect(&self.unix()).preamble(&preamble(1, 1)).status;
+            (status == Status::Ready).then_some(())
         });
     }
 }
@@ -76,10 +95,18 @@ impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
         self.broker.stop();
-        if let Some(engine) = self.engine.take() {
+        if let Some(engine) = self.running.take() {
             let _ = engine.join();
         }
     }
+}
+
+/// A connection after hello.
+fn raw_at(address: &Address) -> Raw {
+    let mut raw = Raw::connect(address);
+    raw.greet();
+    raw.hello(0);
+    raw
 }
 
 fn queue(name: &str) -> QueueName {
@@ -114,7 +141,7 @@ fn statistics(raw: &mut Raw, name: &str) -> Statistics {
 #[test]
 fn client_that_takes_no_answers_for_its_time_is_cut_off_and_leases_nothing_more() {
     let write = Duration::from_millis(300);
-    let served = Served::new(Timeouts { write, ..Timeouts::default() }, 2);
+    let served = Served::new(Timeouts { write, ..Timeouts::default() }, 2).run();
     let mut other = served.raw();
     other.call(&create("large")).unwrap();
     other.call(&create("jobs")).unwrap();
@@ -133,7 +160,7 @@ fn client_that_takes_no_answers_for_its_time_is_cut_off_and_leases_nothing_more(
 
 #[test]
 fn client_that_breaks_the_rules_and_reads_nothing_is_closed_all_the_same() {
-    let served = Served::new(Timeouts::default(), 2);
+    let served = Served::new(Timeouts::default(), 2).run();
     let mut other = served.raw();
     other.call(&create("large")).unwrap();
     other.call(&send("large", vec![b'x'; 4 << 20])).unwrap();
@@ -144,4 +171,61 @@ fn client_that_breaks_the_rules_and_reads_nothing_is_closed_all_the_same() {
     served.wait_for_room();
     let came = rude.wait_for_close();
     assert!(came < 4 << 20, "{came} bytes came");
+}
+
+#[test]
+fn client_that_hangs_up_behind_unread_requests_leases_nothing_more() {
+    let served = Served::new(Timeouts::default(), 2).run();
+    let mut other = served.raw();
+    for (name, address) in [("unix", served.unix()), ("tcp", served.tcp.clone())] {
+        other.call(&create(name)).unwrap();
+        let mut gone = raw_at(&address);
+        // All its places are taken by receives that wait, and more requests are on the way.
+        for _ in 0..IN_FLIGHT_MAX + 100 {
+            gone.send(&receive(name, 3_600_000));
+        }
+        drop(gone);
+        served.wait_for_room();
+        other.call(&send(name, b"for nobody".to_vec())).unwrap();
+        let after = statistics(&mut other, name);
+        assert_eq!((after.ready, after.leased), (1, 0), "{name}");
+    }
+}
+
+#[test]
+fn client_that_closes_its_sending_side_behind_unread_requests_gets_their_answers() {
+    let served = Served::new(Timeouts::default(), 10).run();
+    let mut other = served.raw();
+    for (name, address) in [("unix", served.unix()), ("tcp", served.tcp.clone())] {
+        other.call(&create(name)).unwrap();
+        let mut half = raw_at(&address);
+        for _ in 0..IN_FLIGHT_MAX {
+            half.send(&receive(name, 3_600_000));
+        }
+        half.send(&Ping);
+        half.send(&send(name, b"stored".to_vec()));
+        half.end_output();
+        let mut answered = Vec::new();
+        while let Some(frame) = half.frame().unwrap() {
+            // A receive that waits already ends without an answer, one on its way as cancelled.
+            if frame.opcode != Receive::OPCODE || !frame.has(FLAG_REFUSED) {
+                answered.push((frame.opcode, frame.has(FLAG_REFUSED)));
+            }
+        }
+        assert_eq!(answered, [(Ping::OPCODE, false), (Send::OPCODE, false)], "{name}");
+        assert_eq!(statistics(&mut other, name).ready, 1, "{name}");
+    }
+}
+
+#[test]
+fn client_that_hangs_up_while_the_mailbox_is_full_is_noticed() {
+    let served = Served::new(Timeouts::default(), 1);
+    let mut gone = served.raw();
+    gone.limit(Duration::from_secs(1));
+    let frame = request(1, None, &send("jobs", vec![b'x'; 16 << 20]));
+    // Nothing takes them out of the mailbox of 64 MiB.
+    let blocked = (0..6).find_map(|_| gone.write(&frame).err());
+    assert!(blocked.is_some(), "the server stops reading");
+    drop(gone);
+    served.wait_for_room();
 }

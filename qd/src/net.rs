@@ -8,6 +8,8 @@
 //!   its answers for [`WRITE_TIMEOUT`] is cut off. An idle connection costs no timer and little memory.
 //! - A reader and its writer end together, and the broker is told as soon as the client has hung
 //!   up, also while the connection is not read from: no receive waits for somebody who is gone.
+//! - What a connection holds of a frame is at most about [`LARGE_FRAME_BYTES`], or counted in
+//!   [`LARGE_FRAMES_BYTES_MAX`] for all of them, until the engine's mailbox counts it.
 //! - What one connection sends never ends another one.
 
 mod connection;
@@ -21,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use listener::{ListenError, Listener};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
@@ -32,6 +34,13 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time in which a client takes nothing of its answers: 60 s.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of all frames together that are over [`LARGE_FRAME_BYTES`] and not yet in the engine's
+/// mailbox: 128 MiB, seven of the largest frames at a time. A connection does not read on in such
+/// a frame until there is room for all of it.
+pub const LARGE_FRAMES_BYTES_MAX: usize = 128 << 20;
+/// Announced length over which a frame needs room among those of all connections: 128 KiB, which
+/// a connection holds anyway when it reads many small ones.
+pub const LARGE_FRAME_BYTES: usize = 128 << 10;
 /// How long open connections may take to read their last answers when the daemon stops: 5 s.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -63,6 +72,9 @@ pub struct Server {
     pub connections_max: usize,
     /// How long clients may take; tests shorten it.
     pub timeouts: Timeouts,
+    /// Room for large frames, in bytes: [`LARGE_FRAMES_BYTES_MAX`] while there are none. No less
+    /// than one largest frame.
+    pub large_frames: Arc<Semaphore>,
     /// Told when a client asks the daemon to stop.
     pub shutdown: Notify,
     /// Number of the next connection.
@@ -79,6 +91,7 @@ impl Server {
             node,
             connections_max,
             timeouts: Timeouts::default(),
+            large_frames: Arc::new(Semaphore::new(LARGE_FRAMES_BYTES_MAX)),
             shutdown: Notify::new(),
             next_peer: AtomicU64::new(1),
             kept: Mutex::default(),

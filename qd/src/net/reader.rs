@@ -3,25 +3,35 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use qd_protocol::frame::FrameError;
+use bytes::{Buf, BufMut, BytesMut};
+use qd_protocol::frame::{FrameError, HEADER_BYTES};
 use qd_protocol::verbs::{Hello, Pong, ShuttingDown, Welcome};
-use qd_protocol::{ErrorCode, Frame, FrameCodec, Refusal, Request};
+use qd_protocol::{ErrorCode, FRAME_BYTES_MAX, Frame, FrameCodec, Refusal, Request};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 
-use super::Server;
 use super::connection::{Closed, Ended, Input};
+use super::{LARGE_FRAME_BYTES, Server};
 use crate::broker::{Answer, Job, Peer, Reply, Work};
 use crate::clock::wall_time;
 use crate::shard::Origin;
 
 /// Room made for one read: as much as a busy connection fills, as little as an idle one needs.
 const READ_BYTES_MIN: usize = 4 << 10;
-const READ_BYTES_MAX: usize = 128 << 10;
+const READ_BYTES_MAX: usize = LARGE_FRAME_BYTES;
+
+/// What a large frame has until it is handed on.
+struct Room {
+    /// All of it, with the length.
+    frame_bytes: usize,
+    /// Its place among the unanswered requests; `None` once it has been given to it.
+    slot: Option<OwnedSemaphorePermit>,
+    /// Of [`Server::large_frames`].
+    _bytes: OwnedSemaphorePermit,
+}
 
 /// The reading half of a connection.
 pub(super) struct Reader<R> {
@@ -30,6 +40,8 @@ pub(super) struct Reader<R> {
     /// Room made for the next read.
     read_bytes: usize,
     codec: FrameCodec,
+    /// Of the frame that is being read, or handed on, when it is a large one.
+    room: Option<Room>,
     /// Places for unanswered requests.
     slots: Arc<Semaphore>,
     /// From hello; 0: its requests are not numbered.
@@ -57,6 +69,7 @@ impl<R: Input> Reader<R> {
             buffer: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             codec: FrameCodec::default(),
+            room: None,
             slots: Arc::new(Semaphore::new(qd_protocol::IN_FLIGHT_MAX as usize)),
             producer: None,
             peer,
@@ -78,10 +91,21 @@ impl<R: Input> Reader<R> {
         let hello_until = Instant::now() + self.server.timeouts.handshake;
         let mut frame_until = None;
         loop {
+            if let Some(length) = self.large_frame() {
+                if self.producer.is_some() {
+                    self.make_room(length).await?;
+                } else {
+                    let room = self.make_room(length);
+                    timeout_at(hello_until, room).await.map_err(|_| Ended::TooSlow("hello"))??;
+                }
+                // The wait was not the client's fault.
+                frame_until = Some(Instant::now() + self.server.timeouts.frame);
+            }
             match self.codec.decode(&mut self.buffer) {
                 Ok(Some(frame)) => {
                     frame_until = None;
                     self.take(frame).await?;
+                    self.room = None;
                     continue;
                 }
                 Ok(None) => {}
@@ -97,31 +121,70 @@ impl<R: Input> Reader<R> {
                 None => Some((hello_until, "hello")),
                 Some(_) => frame_until.map(|until| (until, "a frame")),
             };
-            self.buffer.reserve(self.read_bytes);
-            let room = self.buffer.capacity() - self.buffer.len();
-            let more = self.input.read_buf(&mut self.buffer);
-            let read = async {
-                match deadline {
-                    Some((until, what)) => {
-                        timeout_at(until, more).await.map_err(|_| Ended::TooSlow(what))
-                    }
-                    None => Ok(more.await),
-                }
-            };
-            let read = tokio::select! {
-                read = read => read??,
-                _ = self.stop.changed() => return Err(Ended::Stopping),
-                () = self.outlet.closed() => return Err(Ended::NobodyReads),
-            };
-            if read == room {
-                self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
-            } else if read < self.read_bytes / 4 {
-                self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
-            }
-            if read == 0 {
+            if self.read_more(deadline).await? == 0 {
                 return if self.buffer.is_empty() { Ok(()) } else { Err(Ended::CutOff) };
             }
         }
+    }
+
+    /// Reads once. Returns how many bytes came: 0 at the end.
+    async fn read_more(
+        &mut self,
+        deadline: Option<(Instant, &'static str)>,
+    ) -> Result<usize, Ended> {
+        let room = if let Some(room) = &self.room {
+            // Nothing of the next frame is to share the memory of a large one.
+            room.frame_bytes - self.buffer.len()
+        } else {
+            self.buffer.reserve(self.read_bytes);
+            self.buffer.capacity() - self.buffer.len()
+        };
+        let mut buffer = (&mut self.buffer).limit(room);
+        let more = self.input.read_buf(&mut buffer);
+        let read = async {
+            match deadline {
+                Some((until, what)) => {
+                    timeout_at(until, more).await.map_err(|_| Ended::TooSlow(what))
+                }
+                None => Ok(more.await),
+            }
+        };
+        let read = tokio::select! {
+            read = read => read??,
+            _ = self.stop.changed() => return Err(Ended::Stopping),
+            () = self.outlet.closed() => return Err(Ended::NobodyReads),
+        };
+        if read == room {
+            self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
+        } else if read < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+        Ok(read)
+    }
+
+    /// The announced length of a frame that is to have room before it is read on.
+    fn large_frame(&self) -> Option<u32> {
+        // The codec looks at whole headers only: a frame that it refuses needs no room.
+        let mut header = self.buffer.get(..HEADER_BYTES)?;
+        let length = header.get_u32_le();
+        let is_large = length as usize > LARGE_FRAME_BYTES && length <= FRAME_BYTES_MAX;
+        (is_large && self.room.is_none()).then_some(length)
+    }
+
+    /// Waits for room for a frame that announces `length`.
+    ///
+    /// Its place among the unanswered requests comes first: a client could let receives wait in
+    /// all of them for a day, and must not keep the room of others as long.
+    async fn make_room(&mut self, length: u32) -> Result<(), Ended> {
+        let slot = self.slot().await?;
+        let large_frames = Arc::clone(&self.server.large_frames);
+        // The semaphore is never closed.
+        let bytes = self.hold(large_frames.acquire_many_owned(length)).await?;
+        let bytes = bytes.map_err(|_| Ended::Stopping)?;
+        let frame_bytes = length as usize + 4;
+        self.buffer.reserve(frame_bytes.saturating_sub(self.buffer.len()));
+        self.room = Some(Room { frame_bytes, slot: Some(slot), _bytes: bytes });
+        Ok(())
     }
 
     /// Tells the client why its frame cannot be read.
@@ -147,6 +210,9 @@ impl<R: Input> Reader<R> {
 
     /// A place among the unanswered requests.
     async fn slot(&mut self) -> Result<OwnedSemaphorePermit, Ended> {
+        if let Some(slot) = self.room.as_mut().and_then(|room| room.slot.take()) {
+            return Ok(slot);
+        }
         let slots = Arc::clone(&self.slots);
         // The semaphore is never closed.
         self.hold(slots.acquire_owned()).await?.map_err(|_| Ended::Stopping)

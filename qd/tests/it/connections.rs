@@ -21,7 +21,7 @@ use qd_tests::wait::SOON;
 use qd_tests::{Raw, wait_until};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// A server on a socket and with an engine of its own.
 struct Served {
@@ -37,6 +37,10 @@ struct Served {
 
 impl Served {
     fn new(timeouts: Timeouts, connections_max: usize) -> Self {
+        Self::with(|server| (server.timeouts, server.connections_max) = (timeouts, connections_max))
+    }
+
+    fn with(change: impl FnOnce(&mut Server)) -> Self {
         let directory = qd_tests::daemon::temporary_directory();
         let store = Store::open(&directory.path().join("state.redb"), CACHE_BYTES, 1).unwrap();
         let (broker, mailbox) = Broker::new();
@@ -47,8 +51,8 @@ impl Served {
             .enable_all()
             .build()
             .unwrap();
-        let mut server = Server::new(broker.clone(), 1, connections_max);
-        server.timeouts = timeouts;
+        let mut server = Server::new(broker.clone(), 1, 100);
+        change(&mut server);
         let (stop, stopped) = watch::channel(false);
         let address = Address::Unix(directory.path().join("s"));
         let unix = runtime.block_on(Listener::bind(address, 0o600)).unwrap();
@@ -228,4 +232,56 @@ fn client_that_hangs_up_while_the_mailbox_is_full_is_noticed() {
     assert!(blocked.is_some(), "the server stops reading");
     drop(gone);
     served.wait_for_room();
+}
+
+/// Half of a frame that announces a message of 16 MiB. True when the server took it.
+fn write_half_a_frame(raw: &mut Raw) -> bool {
+    raw.limit(Duration::from_millis(200));
+    let frame = request(1, None, &send("jobs", vec![b'x'; 16 << 20]));
+    raw.write(&frame[..frame.len() / 2]).is_ok()
+}
+
+#[test]
+fn half_frames_take_bounded_room_and_hold_up_nobody_with_small_ones() {
+    let served = Served::with(|server| {
+        server.timeouts.frame = Duration::from_secs(2);
+        server.large_frames = Arc::new(Semaphore::new(40 << 20));
+    })
+    .run();
+    let mut other = served.raw();
+    other.call(&create("jobs")).unwrap();
+    let mut hostile: Vec<Raw> = (0..4).map(|_| served.raw()).collect();
+    let taken = hostile.iter_mut().map(write_half_a_frame).filter(|taken| *taken).count();
+    // Two have room at a time, and are cut off after their time; it goes to the next ones.
+    assert!((1..4).contains(&taken), "{taken} half frames of 8 MiB were taken");
+    for _ in 0..10 {
+        other.call(&Ping).unwrap();
+        other.call(&send("jobs", vec![b's'; 100_000])).unwrap();
+    }
+    // Behind the other ones, each of which has its time.
+    other.call(&send("jobs", vec![b'l'; 16 << 20])).unwrap();
+    assert_eq!(statistics(&mut other, "jobs").ready, 11);
+    for raw in &mut hostile {
+        raw.limit(SOON);
+        raw.wait_for_close();
+    }
+}
+
+#[test]
+fn client_without_a_place_for_its_large_frame_keeps_no_room_from_others() {
+    let served = Served::with(|server| {
+        server.large_frames = Arc::new(Semaphore::new(17 << 20));
+    })
+    .run();
+    let mut other = served.raw();
+    other.call(&create("jobs")).unwrap();
+    other.call(&create("empty")).unwrap();
+    let mut hostile = served.raw();
+    for _ in 0..IN_FLIGHT_MAX {
+        hostile.send(&receive("empty", 3_600_000));
+    }
+    assert!(!write_half_a_frame(&mut hostile), "it has no place left");
+    for _ in 0..3 {
+        other.call(&send("jobs", vec![b'l'; 16 << 20])).unwrap();
+    }
 }

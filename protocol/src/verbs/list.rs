@@ -9,11 +9,15 @@ use crate::wire::{DecodeError, Payload, Reader, put_field, utf8};
 
 /// Most queues on one page.
 pub const PAGE_MAX: u32 = 1_000;
+/// Most bytes of a pattern: twice those of the longest name. Matching takes as many steps as the
+/// product of both lengths.
+pub const PATTERN_BYTES_MAX: usize = 256;
 
 /// Asks for a page of queues in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
-    /// Only names that match; `*` is any run of characters, `?` one character. `None`: all.
+    /// Only names that match; `*` is any run of characters, `?` one character. At most
+    /// [`PATTERN_BYTES_MAX`]. `None`: all.
     pub pattern: Option<String>,
     /// Only names behind this one: the last one of the page before.
     pub after: Option<QueueName>,
@@ -54,7 +58,15 @@ impl Payload for List {
         let mut list = Self { pattern: None, after: None, limit: input.u32("limit")? };
         while let Some((tag, mut value)) = input.field()? {
             match tag {
-                FIELD_PATTERN => list.pattern = Some(utf8("pattern", &value.rest())?),
+                FIELD_PATTERN => {
+                    let length = value.left();
+                    if length > PATTERN_BYTES_MAX {
+                        let reason =
+                            format!("{length} bytes are over the limit of {PATTERN_BYTES_MAX}");
+                        return Err(DecodeError::value("pattern", reason));
+                    }
+                    list.pattern = Some(utf8("pattern", &value.rest())?);
+                }
                 FIELD_AFTER => {
                     let name = QueueName::new(utf8("after", &value.rest())?)
                         .map_err(|error| DecodeError::value("after", error.to_string()))?;
@@ -88,5 +100,23 @@ impl Payload for Listed {
         }
         skip_fields(input)?;
         Ok(Self { queues, more })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pattern_over_its_limit_is_refused_with_the_limit() {
+        let decode = |length| {
+            let list = List { pattern: Some("*".repeat(length)), after: None, limit: 1 };
+            let mut out = BytesMut::new();
+            list.encode(&mut out);
+            List::decode(&mut Reader::new(out.freeze()))
+        };
+        assert_eq!(decode(256).unwrap().pattern.unwrap().len(), 256);
+        let error = decode(257).unwrap_err().to_string();
+        assert_eq!(error, "pattern: 257 bytes are over the limit of 256");
     }
 }

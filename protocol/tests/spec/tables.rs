@@ -154,6 +154,7 @@ fn table_of_limits_is_that_of_the_code() {
         ("time to live", attributes::DELAY_MS_MAX),
         ("receive answer", receive::ANSWER_BYTES_MAX),
         ("list page", u64::from(list::PAGE_MAX)),
+        ("list pattern", list::PATTERN_BYTES_MAX as u64),
         ("source name", attributes::SOURCE_NAME_CHARACTERS_MAX as u64),
         ("retry delays", attributes::LIST_MEMBERS_MAX as u64),
         ("reason", reject::REASON_BYTES_MAX as u64),

@@ -2,7 +2,8 @@
 
 use clap::Args;
 use qd_protocol::attributes::Unit;
-use qd_protocol::verbs::{self, list::PAGE_MAX};
+use qd_protocol::verbs;
+use qd_protocol::verbs::list::{PAGE_MAX, PATTERN_BYTES_MAX};
 use qd_protocol::{Attributes, QueueDescription, QueueName, Statistics};
 
 use super::attributes::show_overflow;
@@ -14,7 +15,15 @@ use crate::session::Session;
 #[derive(Debug, Clone, Args)]
 pub struct List {
     /// Only names that match; * is any run of characters, ? any one
+    #[arg(value_parser = pattern)]
     pattern: Option<String>,
+}
+
+fn pattern(text: &str) -> Result<String, String> {
+    if text.len() > PATTERN_BYTES_MAX {
+        return Err(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes, not {}", text.len()));
+    }
+    Ok(text.to_owned())
 }
 
 const TABLE: &[&str] = &["name", "ready", "delayed", "leased", "bytes", "oldest_age_s"];

@@ -84,6 +84,7 @@ impl FrameCodec {
 }
 
 impl Default for FrameCodec {
+    /// A codec for requests.
     fn default() -> Self {
         Self::new(crate::FRAME_BYTES_MAX)
     }

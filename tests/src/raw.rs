@@ -11,7 +11,9 @@ use qd_protocol::preamble::{
 };
 use qd_protocol::request::{AnswerError, put_request, read_answer};
 use qd_protocol::verbs::{Hello, Ping, Verb};
-use qd_protocol::{Address, ErrorCode, Frame, FrameCodec, Numbering, Refusal};
+use qd_protocol::{
+    ANSWER_FRAME_BYTES_MAX, Address, ErrorCode, Frame, FrameCodec, Numbering, Refusal,
+};
 use tokio_util::codec::Decoder;
 
 use crate::wait::SOON;
@@ -190,8 +192,9 @@ impl Raw {
     ///
     /// When what comes is no frame.
     pub fn frame(&mut self) -> io::Result<Option<Frame>> {
+        let mut codec = FrameCodec::new(ANSWER_FRAME_BYTES_MAX);
         loop {
-            if let Some(frame) = FrameCodec::default().decode(&mut self.buffer).expect("a frame") {
+            if let Some(frame) = codec.decode(&mut self.buffer).expect("a frame") {
                 return Ok(Some(frame));
             }
             let mut bytes = vec![0; 64 << 10];

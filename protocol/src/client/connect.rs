@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Decoder;
 
 use super::{ClientError, Options};
+use crate::ANSWER_FRAME_BYTES_MAX;
 use crate::address::Address;
 use crate::frame::FrameCodec;
 use crate::preamble::{ClientPreamble, MAGIC, SERVER_BYTES, ServerPreamble, Status, VersionRange};
@@ -180,7 +181,7 @@ async fn introduce(
     put_request(&mut buffer, 0, None, hello);
     socket.write_all(&buffer).await?;
     buffer.clear();
-    let mut codec = FrameCodec::default();
+    let mut codec = FrameCodec::new(ANSWER_FRAME_BYTES_MAX);
     let frame = loop {
         match codec.decode(&mut buffer) {
             Ok(Some(frame)) => break frame,

@@ -15,6 +15,7 @@ use super::connect::{Connection, Socket, connect};
 use super::shared::Shared;
 use super::state::Effects;
 use super::{ClientError, Options};
+use crate::ANSWER_FRAME_BYTES_MAX;
 use crate::error::ErrorCode;
 use crate::frame::FrameCodec;
 
@@ -231,7 +232,7 @@ async fn write(shared: Arc<Shared>, mut output: impl AsyncWrite + Unpin) -> std:
 
 /// Reads answers and gives them to their calls.
 async fn read(shared: &Shared, mut input: impl AsyncRead + Unpin, mut buffer: BytesMut) -> Ended {
-    let mut codec = FrameCodec::default();
+    let mut codec = FrameCodec::new(ANSWER_FRAME_BYTES_MAX);
     let mut frames = Vec::new();
     let mut effects = Effects::default();
     let mut drain_until = None;

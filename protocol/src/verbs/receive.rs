@@ -228,3 +228,44 @@ impl Payload for Received {
         Ok(Self { settled, messages })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+    use crate::frame::{FrameCodec, HEADER_BYTES};
+    use crate::request::{put_answer, read_answer};
+    use crate::{ANSWER_FRAME_BYTES_MAX, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, MESSAGE_BYTES_MAX};
+    use tokio_util::codec::Decoder;
+
+    #[test]
+    fn largest_answer_is_within_the_limit_of_clients_and_decodes() {
+        let mut settled = Statuses::default();
+        for at in 0..BATCH_ENTRIES_MAX {
+            // No two neighbours are equal, so each has a run of its own.
+            let name = if at % 2 == 0 { "a" } else { "b" }.repeat(128);
+            let text = "x".repeat(271);
+            settled.push(Some(ErrorCode::ReceiptOfOtherQueue.refuse(text).with_queue(name)));
+        }
+        assert_eq!(settled.runs.len(), BATCH_ENTRIES_MAX as usize);
+        let headers = Headers(vec![("k".to_owned(), String::new()); HEADERS_BYTES_MAX]);
+        let message = ReceivedMessage {
+            queue: 0,
+            id: 1,
+            receipt: Receipt { queue: 1, lease: 1, id: 1, secret: 1 },
+            attempt: 1,
+            sent_at_ms: 1,
+            lease_until_ms: 1,
+            fields: headers.to_fields(),
+            body: Body::new(vec![0; MESSAGE_BYTES_MAX as usize - headers.size()]),
+        };
+        let received = Received { settled, messages: vec![message] };
+        let mut out = BytesMut::new();
+        put_answer(&mut out, 1, Receive::OPCODE, &received);
+        let counted = (out.len() + 8 - HEADER_BYTES) as u32;
+        assert!(counted > FRAME_BYTES_MAX, "{counted}: no larger than a request may be");
+        assert!(counted <= ANSWER_FRAME_BYTES_MAX, "{counted}");
+        let frame = FrameCodec::new(ANSWER_FRAME_BYTES_MAX).decode(&mut out).unwrap().unwrap();
+        assert_eq!(read_answer::<Receive>(frame), Ok(received));
+    }
+}

@@ -143,6 +143,7 @@ fn table_of_limits_is_that_of_the_code() {
     let limits: &[(&str, u64)] = &[
         ("frame", u64::from(qd_protocol::FRAME_BYTES_MAX)),
         ("message", qd_protocol::MESSAGE_BYTES_MAX),
+        ("answer frame", u64::from(qd_protocol::ANSWER_FRAME_BYTES_MAX)),
         ("headers", qd_protocol::HEADERS_BYTES_MAX as u64),
         ("batch", u64::from(qd_protocol::BATCH_ENTRIES_MAX)),
         ("in flight", u64::from(qd_protocol::IN_FLIGHT_MAX)),

@@ -12,6 +12,7 @@ mod manual;
 mod prompt;
 mod readme;
 mod repeats;
+mod sizes;
 mod stop;
 mod waiting;
 mod wire;

@@ -1,7 +1,8 @@
 //! The data directory and its lock.
 //!
 //! ```text
-//! DIR/lock        held by the one daemon that uses the directory; its content is the pid
+//! DIR/lock        held by the one daemon that uses the directory; its content is the pid, or
+//!                 nothing when that could not be written
 //! DIR/state.redb  the state
 //! ```
 
@@ -71,12 +72,10 @@ impl DataDir {
             }
             Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
         }
-        let write = |lock: &mut File| {
-            lock.set_len(0)?;
-            lock.rewind()?;
-            writeln!(lock, "{}", std::process::id())
-        };
-        write(&mut lock).map_err(failed("write its lock file"))?;
+        if let Err(error) = note_pid(&mut lock) {
+            // It only tells people who holds the lock, and a full disk has no room for it.
+            tracing::warn!("cannot write the pid into {}: {error}", file.display());
+        }
         // The state file that is about to be made must not be lost with its directory entry.
         File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync"))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
@@ -105,5 +104,55 @@ impl DataDir {
             },
             _ => Ok(()),
         }
+    }
+}
+
+/// Makes this process's pid the content of the lock file, or nothing if that cannot be written:
+/// no pid is better than one of the past.
+fn note_pid(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    let pid = format!("{}\n", std::process::id());
+    lock.write_all(pid.as_bytes()).or_else(|error| lock.set_len(0).and(Err(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn lock_file_that_cannot_grow_keeps_nobody_from_starting_and_tells_no_old_pid() {
+        let directory = tempfile::tempdir().unwrap();
+        let sealed = memfd_create("lock", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        let mut sealed = File::from(sealed);
+        sealed.write_all(b"999999\n").unwrap();
+        // As on a full disk, but for the number of the error.
+        fcntl_add_seals(&sealed, SealFlags::GROW).unwrap();
+        let proc = format!("/proc/self/fd/{}", sealed.as_raw_fd());
+        std::os::unix::fs::symlink(proc, directory.path().join("lock")).unwrap();
+        let _dir = DataDir::open(directory.path()).unwrap();
+        let mut content = String::new();
+        sealed.rewind().unwrap();
+        sealed.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "");
+        let second = DataDir::open(directory.path()).unwrap_err();
+        assert!(
+            matches!(&second, DataDirError::Locked { pid, .. } if pid == "unknown"),
+            "{second}"
+        );
+    }
+
+    #[test]
+    fn lock_file_holds_the_pid_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lock");
+        std::fs::write(&file, "12345678901234567890\n").unwrap();
+        let _dir = DataDir::open(directory.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{}\n", std::process::id()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,9 +29,11 @@ pub(super) enum StreamSocket {
 /// A socket that clients connect to; its file is removed with it.
 #[derive(Debug)]
 pub struct Listener {
+    /// Before the socket, so that it is dropped first: while the socket is open no other file gets
+    /// its inode.
+    _file: Option<SocketFile>,
     socket: Socket,
     address: Address,
-    _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -74,8 +76,8 @@ impl Listener {
             Address::Unix(path) => {
                 remove_stale(path, &address).await?;
                 let listener = UnixListener::bind(path).map_err(failed)?;
+                file = Some(SocketFile::of(path).map_err(failed)?);
                 fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-                file = Some(SocketFile(path.clone()));
                 Socket::Unix(listener)
             }
             Address::Tcp(host_port) => {
@@ -93,7 +95,7 @@ impl Listener {
                 }
             }
         };
-        Ok(Self { socket, address, _file: file })
+        Ok(Self { _file: file, socket, address })
     }
 
     /// Where it listens; the port that was chosen when port 0 was asked for.
@@ -160,11 +162,59 @@ async fn remove_stale(path: &Path, address: &Address) -> Result<(), ListenError>
 
 /// The file of a Unix socket, removed when the daemon stops.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// The file of a socket that has just been bound.
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: Self::identity(path)? })
+    }
+
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A file that is gone already, or cannot be removed, is taken care of at the next start.
-        let _ = fs::remove_file(&self.0);
+        // Somebody may have removed it, and another daemon made its own there.
+        if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // A file that cannot be removed is taken care of at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    async fn bind(path: &Path) -> Listener {
+        Listener::bind(Address::Unix(path.to_owned()), 0o600).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn socket_file_goes_with_its_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        drop(bind(&path).await);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn socket_file_of_another_daemon_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let ours = bind(&path).await;
+        fs::remove_file(&path).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        drop(ours);
+        UnixStream::connect(&path).unwrap();
     }
 }

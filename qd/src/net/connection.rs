@@ -69,12 +69,18 @@ async fn serve<R: Input, W: Output>(
     mut input: R,
     mut output: W,
     server: Arc<Server>,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
     full: bool,
 ) -> Result<(), Ended> {
     let greeting = greet(&mut input, &mut output, &server, full);
     let within = server.timeouts.handshake;
-    timeout(within, greeting).await.map_err(|_| Ended::TooSlow("the preamble"))??;
+    tokio::select! {
+        greeted = timeout(within, greeting) => {
+            greeted.map_err(|_| Ended::TooSlow("the preamble"))??;
+        }
+        // Nobody is owed an answer yet.
+        _ = stop.changed() => return Ok(()),
+    }
     let (replies, outgoing) = unbounded_channel();
     let id = server.next_peer.fetch_add(1, Ordering::Relaxed);
     let peer = Arc::new(server.broker.peer(id, replies.clone()));

@@ -285,3 +285,18 @@ fn client_without_a_place_for_its_large_frame_keeps_no_room_from_others() {
         other.call(&send("jobs", vec![b'l'; 16 << 20])).unwrap();
     }
 }
+
+#[test]
+fn stranger_who_says_nothing_does_not_hold_up_the_stop() {
+    let served = Served::new(Timeouts::default(), 100).run();
+    let mut silent = Raw::connect(&served.unix());
+    let mut no_hello = Raw::connect(&served.unix());
+    no_hello.greet();
+    served.raw().settle();
+    served.stop.send(true).unwrap();
+    for raw in [&mut silent, &mut no_hello] {
+        // Well below the 5 s that others have for their last answers.
+        raw.limit(Duration::from_secs(3));
+        raw.wait_for_close();
+    }
+}

@@ -133,7 +133,8 @@ impl<R: Input> Reader<R> {
         deadline: Option<(Instant, &'static str)>,
     ) -> Result<usize, Ended> {
         let room = if let Some(room) = &self.room {
-            // Nothing of the next frame is to share the memory of a large one.
+            // Nothing of the next frame is to share the memory of a large one, which is not whole
+            // yet: the codec has just said so.
             room.frame_bytes - self.buffer.len()
         } else {
             self.buffer.reserve(self.read_bytes);

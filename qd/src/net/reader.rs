@@ -280,8 +280,10 @@ impl<R: Input> Reader<R> {
             Request::Reject(reject) => Work::reject(reject),
             Request::Redrive(redrive) => Work::redrive(redrive),
             Request::Cancel(cancel) => {
-                self.server.broker.cancel(self.peer.id(), cancel.correlation).await;
-                return Ok(());
+                let (server, id) = (Arc::clone(&self.server), self.peer.id());
+                return self
+                    .hold(async move { server.broker.cancel(id, cancel.correlation).await })
+                    .await;
             }
             Request::Hello(_) | Request::Ping(_) | Request::Shutdown(_) => {
                 return self.answer_at_once(correlation, opcode, request).await;

@@ -234,7 +234,7 @@ proptest! {
         dead in values::dead_lettered(),
     ) {
         let mut received = values::message_with(&headers);
-        received.fields = dead.appended_to(&received.fields);
+        received.fields = dead.appended_to(&received.fields).unwrap();
         prop_assert_eq!(received.dead_letter(), Ok(Some(dead)));
         prop_assert_eq!(received.headers(), Ok(headers));
     }

@@ -64,12 +64,32 @@ pub struct Job {
     pub peer: Arc<Peer>,
     /// The request's correlation id.
     pub correlation: u32,
-    /// Its place among the connection's unanswered requests.
-    pub slot: OwnedSemaphorePermit,
+    /// What it takes of the connection's room for unanswered requests.
+    pub slot: Slot,
     /// Its number, when it has one.
     pub origin: Option<Origin>,
     /// What to do.
     pub work: Work,
+}
+
+/// What an unanswered request takes of its connection's room, given back when its answer is
+/// written: a place, and where it has many entries as many of the connection's entries.
+#[derive(Debug)]
+pub struct Slot {
+    _place: OwnedSemaphorePermit,
+    entries: Option<OwnedSemaphorePermit>,
+}
+
+impl Slot {
+    /// Room for a request.
+    pub fn new(place: OwnedSemaphorePermit, entries: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _place: place, entries }
+    }
+
+    /// Gives back the entries of a request of which little is left to be answered.
+    fn release_entries(&mut self) {
+        self.entries = None;
+    }
 }
 
 /// What the engine is told.

@@ -78,13 +78,22 @@ impl Reason {
     }
 }
 
+/// Most times that a message remembers how it became a dead letter; then the oldest is forgotten.
+/// Each takes some 1.3 KiB at most.
+pub const HOPS_MAX: usize = 8;
+
 impl DeadLettered {
     /// Stored `fields` of a message with this behind them, so that it is the newest.
-    pub fn appended_to(&self, fields: &Bytes) -> Bytes {
-        let mut out = BytesMut::with_capacity(fields.len() + 256);
-        out.put_slice(fields);
+    pub fn appended_to(&self, fields: &Bytes) -> Result<Bytes, DecodeError> {
+        let mut rest = Reader::new(fields.clone());
+        let mut hops = 0;
+        while let Some((tag, _)) = rest.field()? {
+            hops += usize::from(tag == FIELD_DEAD_LETTERED);
+        }
+        let forgotten = (hops + 1).saturating_sub(HOPS_MAX);
+        let mut out = BytesMut::from(&without_oldest(fields, forgotten)?[..]);
         put_field(&mut out, FIELD_DEAD_LETTERED, |out| self.encode(out));
-        out.freeze()
+        Ok(out.freeze())
     }
 
     /// The newest one in stored `fields` of a message; `None` where it is no dead letter.
@@ -102,17 +111,22 @@ impl DeadLettered {
 
 /// Stored `fields` of a message as they were before it became a dead letter for the first time.
 pub fn without_dead_letters(fields: &Bytes) -> Result<Bytes, DecodeError> {
+    without_oldest(fields, usize::MAX)
+}
+
+/// Stored `fields` without the `most` oldest hops.
+fn without_oldest(fields: &Bytes, most: usize) -> Result<Bytes, DecodeError> {
     let mut rest = Reader::new(fields.clone());
-    let mut out = BytesMut::new();
-    let mut found = false;
+    let mut out = BytesMut::with_capacity(fields.len());
+    let mut left = most;
     while let Some((tag, mut value)) = rest.field()? {
-        if tag == FIELD_DEAD_LETTERED {
-            found = true;
+        if tag == FIELD_DEAD_LETTERED && left > 0 {
+            left -= 1;
         } else {
             put_field(&mut out, tag, |out| out.put_slice(&value.rest()));
         }
     }
-    Ok(if found { out.freeze() } else { fields.clone() })
+    Ok(if left == most { fields.clone() } else { out.freeze() })
 }
 
 impl Payload for DeadLettered {
@@ -184,11 +198,24 @@ mod tests {
         ];
         let mut fields = plain.clone();
         for hop in hops {
-            fields = hop.appended_to(&fields);
+            fields = hop.appended_to(&fields).unwrap();
             assert_eq!(DeadLettered::newest(&fields), Ok(Some(hop)));
             assert_eq!(without_dead_letters(&fields), Ok(plain.clone()));
             assert_eq!(Headers::stored_have(&fields, "key", "value"), Ok(true));
         }
+    }
+
+    #[test]
+    fn message_remembers_a_bounded_number_of_hops() {
+        let mut fields = headers().to_fields();
+        for number in 0..HOPS_MAX + 3 {
+            fields = dead(&format!("q{number}"), Reason::Expired).appended_to(&fields).unwrap();
+        }
+        let newest = DeadLettered::newest(&fields).unwrap().unwrap();
+        assert_eq!(newest.queue.as_str(), format!("q{}", HOPS_MAX + 2));
+        let one = dead("q10", Reason::Expired).appended_to(&Bytes::new()).unwrap().len();
+        assert!(fields.len() <= headers().to_fields().len() + HOPS_MAX * one);
+        assert_eq!(without_dead_letters(&fields), Ok(headers().to_fields()));
     }
 
     #[test]
@@ -201,8 +228,8 @@ mod tests {
 
     #[test]
     fn damaged_fields_are_an_error_or_other_fields_and_never_panic() {
-        let fields =
-            dead("jobs", Reason::Rejected("x".to_owned())).appended_to(&headers().to_fields());
+        let fields = dead("jobs", Reason::Rejected("x".to_owned()));
+        let fields = fields.appended_to(&headers().to_fields()).unwrap();
         for at in 0..fields.len() {
             let cut = fields.slice(..at);
             let whole = at == 0 || at == headers().to_fields().len();

@@ -303,7 +303,7 @@ mod tests {
             reason: Reason::Expired,
         };
         let headers = Headers(vec![("a".to_owned(), "b".to_owned())]);
-        let fields = forged.appended_to(&headers.to_fields());
+        let fields = forged.appended_to(&headers.to_fields()).unwrap();
         let mut out = BytesMut::new();
         out.put_u32_le(0);
         out.put_u32_le(0);

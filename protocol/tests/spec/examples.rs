@@ -297,7 +297,7 @@ fn dead_letters(all: &mut Examples) {
         attempt: 1,
         sent_at_ms: TIME_MS + 2_000,
         lease_until_ms: TIME_MS + 60_000,
-        fields: origin.appended_to(&headers.to_fields()),
+        fields: origin.appended_to(&headers.to_fields()).expect("headers of this test"),
         body: Body::new("hello"),
     };
     let received = Received { settled: Statuses::default(), messages: vec![message] };

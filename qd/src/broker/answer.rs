@@ -2,9 +2,10 @@
 
 use bytes::BytesMut;
 use qd_protocol::request::{put_answer, put_refusal};
+use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::{
-    Created, Dropped, Extended, Listed, Pong, Received, Redriven, Sent, Settled, ShuttingDown,
-    Updated, Welcome,
+    Created, Dropped, Extended, Listed, Pong, Received, Redriven, Sent, SentRun, Settled,
+    ShuttingDown, Updated, Welcome,
 };
 use qd_protocol::{ErrorCode, QueueDescription, Refusal};
 
@@ -49,16 +50,32 @@ impl Answer {
                 let message = |message: &qd_protocol::verbs::ReceivedMessage| {
                     message.body.bytes.len() + message.fields.len() + 128
                 };
-                received.messages.iter().map(message).sum()
+                let messages: usize = received.messages.iter().map(message).sum();
+                messages + statuses_bytes(&received.settled)
             }
-            Self::List(listed) => listed.queues.len() * 512,
-            Self::Send(sent) => sent.runs.len() * 64,
-            Self::Settle(settled) => settled.statuses.runs.len() * 64,
+            Self::List(listed) => listed.queues.len() * 1_024,
+            Self::Send(sent) => sent.runs.iter().map(sent_bytes).sum(),
+            Self::Settle(settled) => statuses_bytes(&settled.statuses),
             Self::Extend(extended) => {
-                extended.statuses.runs.len() * 64 + extended.lease_until_ms.len() * 8
+                statuses_bytes(&extended.statuses) + extended.lease_until_ms.len() * 8
             }
             _ => 512,
         }
+    }
+}
+
+/// About the memory that a refusal takes with its texts.
+const REFUSAL_BYTES: usize = 512;
+
+fn statuses_bytes(statuses: &Statuses) -> usize {
+    let bytes = |refused: bool| 32 + if refused { REFUSAL_BYTES } else { 0 };
+    statuses.runs.iter().map(|(_, refusal)| bytes(refusal.is_some())).sum()
+}
+
+fn sent_bytes(run: &SentRun) -> usize {
+    match run {
+        SentRun::Stored { .. } => 32,
+        SentRun::Refused { .. } => 32 + REFUSAL_BYTES,
     }
 }
 

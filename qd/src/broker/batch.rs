@@ -7,7 +7,7 @@ use qd_protocol::QueueName;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::waiters::Take;
-use super::{Job, Peer};
+use super::{Job, Peer, Slot};
 use crate::shard::{Command, Entry, Origin};
 
 /// Most requests in one record.
@@ -40,8 +40,8 @@ pub(super) struct Batch {
 
 /// Whom to answer.
 pub(super) enum Asker {
-    Change { peer: Arc<Peer>, correlation: u32, slot: OwnedSemaphorePermit, opcode: u16 },
-    Drop { peer: Arc<Peer>, correlation: u32, slot: OwnedSemaphorePermit, queue: QueueName },
+    Change { peer: Arc<Peer>, correlation: u32, slot: Slot, opcode: u16 },
+    Drop { peer: Arc<Peer>, correlation: u32, slot: Slot, queue: QueueName },
     Receive(Box<Take>),
 }
 

@@ -22,6 +22,8 @@ use crate::store::Result;
 const SLEEP_MS_MAX: u64 = 1_000;
 /// Most receives that are tried again in one record, which leaves room for requests.
 const WOKEN_PER_RECORD_MAX: usize = 2_048;
+/// Runs of statuses that a waiting receive may keep without counting as a large request.
+const FEW_RUNS: usize = 16;
 const CANCELLED: &str = "the request was cancelled";
 
 /// The engine; see [`super`].
@@ -328,6 +330,9 @@ impl Engine {
                 if received.messages.is_empty() && (!is_over || received.unfinished) {
                     take.settled = received.settled;
                     take.command.settle = Vec::new();
+                    if take.settled.runs.len() <= FEW_RUNS {
+                        take.slot.release_entries();
+                    }
                     if received.unfinished {
                         self.defer(take);
                     } else {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use qd_protocol::verbs::receive::ANSWER_BYTES_MAX;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Answer, UNREAD_ALL_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_SHORT_BYTES_MAX};
+use super::{Answer, Slot, UNREAD_ALL_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_SHORT_BYTES_MAX};
 
 /// An answer on its way to the connection.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub struct Reply {
     /// What the answer counts as in `unread` of the connection.
     pub bytes: usize,
     /// The request's place among the unanswered ones, free when the answer is written.
-    pub slot: OwnedSemaphorePermit,
+    pub slot: Slot,
 }
 
 /// One connection.
@@ -54,7 +53,7 @@ impl Peer {
     }
 
     /// Sends an answer.
-    pub fn reply(&self, correlation: u32, opcode: u16, answer: Answer, slot: OwnedSemaphorePermit) {
+    pub fn reply(&self, correlation: u32, opcode: u16, answer: Answer, slot: Slot) {
         let bytes = answer.bytes();
         self.unread.fetch_add(bytes, Ordering::SeqCst);
         self.unread_all.fetch_add(bytes, Ordering::SeqCst);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use qd_protocol::QueueName;
 use qd_protocol::verbs::delete::Statuses;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::Peer;
+use super::{Peer, Slot};
 use crate::shard::Origin;
 use crate::shard::command;
 
@@ -19,7 +18,7 @@ pub(super) struct Take {
     /// The request's correlation id.
     pub correlation: u32,
     /// Its place among the connection's unanswered requests.
-    pub slot: OwnedSemaphorePermit,
+    pub slot: Slot,
     /// The request's number.
     pub origin: Option<Origin>,
     /// What to do; the receipts are gone once they are settled.

@@ -34,6 +34,19 @@ impl Work {
         }
     }
 
+    /// Entries of the answer: messages, receipts, ids or queues. Those that a receive delivers are
+    /// not counted: they are bounded in bytes.
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Change(_, Command::Send(send)) => send.messages.len(),
+            Self::Change(_, Command::Settle(settle)) => settle.receipts.len(),
+            Self::Change(_, Command::ById(by_id)) => by_id.ids.len(),
+            Self::Change(..) | Self::Describe(_) => 1,
+            Self::Receive(receive, _) => receive.settle.len(),
+            Self::List(list) => list.limit.min(verbs::list::PAGE_MAX) as usize,
+        }
+    }
+
     /// A `create`.
     pub fn create(create: verbs::Create) -> Self {
         let verbs::Create { queue, if_exists, attributes } = create;

@@ -15,13 +15,19 @@ use tokio_util::codec::Decoder;
 
 use super::connection::{Closed, Ended, Input};
 use super::{LARGE_FRAME_BYTES, Server};
-use crate::broker::{Answer, Job, Peer, Reply, Work};
+use crate::broker::{Answer, Job, Peer, Reply, Slot, Work};
 use crate::clock::wall_time;
 use crate::shard::Origin;
 
 /// Room made for one read: as much as a busy connection fills, as little as an idle one needs.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = LARGE_FRAME_BYTES;
+
+/// Entries of unanswered requests of one connection past which it is not read from: two requests
+/// with as many as one may have. Each may be refused with words of its own.
+const ENTRIES_UNANSWERED_MAX: usize = 2 * qd_protocol::BATCH_ENTRIES_MAX as usize;
+/// A request with no more entries than this is bounded well enough by its place.
+const FEW_ENTRIES: usize = 16;
 
 /// What a large frame has until it is handed on.
 struct Room {
@@ -44,6 +50,8 @@ pub(super) struct Reader<R> {
     room: Option<Room>,
     /// Places for unanswered requests.
     slots: Arc<Semaphore>,
+    /// Entries of unanswered requests with many.
+    entries: Arc<Semaphore>,
     /// From hello; 0: its requests are not numbered.
     producer: Option<u64>,
     peer: Arc<Peer>,
@@ -71,6 +79,7 @@ impl<R: Input> Reader<R> {
             codec: FrameCodec::default(),
             room: None,
             slots: Arc::new(Semaphore::new(qd_protocol::IN_FLIGHT_MAX as usize)),
+            entries: Arc::new(Semaphore::new(ENTRIES_UNANSWERED_MAX)),
             producer: None,
             peer,
             outlet,
@@ -204,7 +213,7 @@ impl<R: Input> Reader<R> {
     }
 
     async fn answer(&mut self, correlation: u32, opcode: u16, answer: Answer) -> Result<(), Ended> {
-        let slot = self.slot().await?;
+        let slot = Slot::new(self.slot().await?, None);
         self.peer.reply(correlation, opcode, answer, slot);
         Ok(())
     }
@@ -342,7 +351,15 @@ impl<R: Input> Reader<R> {
         work: Work,
         bytes: usize,
     ) -> Result<(), Ended> {
-        let slot = self.slot().await?;
+        let place = self.slot().await?;
+        let mut entries = None;
+        if work.entries() > FEW_ENTRIES {
+            let most = work.entries().min(ENTRIES_UNANSWERED_MAX) as u32;
+            let room = Arc::clone(&self.entries).acquire_many_owned(most);
+            // The semaphore is never closed.
+            entries = Some(self.hold(room).await?.map_err(|_| Ended::Stopping)?);
+        }
+        let slot = Slot::new(place, entries);
         let job = Job { peer: Arc::clone(&self.peer), correlation, slot, origin, work };
         let server = Arc::clone(&self.server);
         self.hold(async move { server.broker.submit(job, bytes).await }).await

@@ -114,7 +114,7 @@ pub struct Receive {
     pub queues: Vec<QueueName>,
     /// Most messages.
     pub max: u32,
-    /// Body and header bytes after which no further message is taken.
+    /// Bytes of bodies and stored fields after which no further message is taken.
     pub bytes_max: u64,
     /// `None`: the queue's own.
     pub visibility_timeout_ms: Option<u64>,

@@ -17,6 +17,7 @@
 use bytes::Bytes;
 use qd_protocol::attributes::{DeadLetter, UNLIMITED};
 use qd_protocol::message::{DeadLettered, Reason};
+use qd_protocol::wire::DecodeError;
 use qd_protocol::{Attributes, QueueName};
 
 use super::{Queue, Step};
@@ -88,7 +89,7 @@ impl Step<'_, '_> {
             last_delivered_ms: delivered.last_ms,
             reason: reason.clone(),
         };
-        let fields = hop.appended_to(&stored.fields);
+        let fields = hop.appended_to(&stored.fields).map_err(|error| damaged_fields(&error))?;
         self.move_message((number, id), target, &stored.with_fields(&fields))?;
         self.queue(number).statistics.dead_lettered += 1;
         Ok(())
@@ -242,6 +243,11 @@ impl Step<'_, '_> {
         self.touched.insert(number);
         number
     }
+}
+
+/// A message's fields do not have their layout.
+pub(super) fn damaged_fields(error: &DecodeError) -> StoreError {
+    StoreError::Damaged(format!("fields of a message: {error}"))
 }
 
 fn encode(reason: &Reason) -> Vec<u8> {

@@ -295,7 +295,7 @@ fn take_chunk(
     for (id, delivered) in ids {
         let entry = view.entry((id - chunk) as usize)?;
         // What is over and not removed yet is not delivered either.
-        if limits.is_over(&entry, view.sent_at_ms()) || !room.take(entry.size) {
+        if limits.is_over(&entry, view.sent_at_ms()) || !room.take(entry.bytes()) {
             whole = false;
             break;
         }

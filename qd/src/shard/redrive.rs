@@ -5,13 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use qd_protocol::message::{DeadLettered, Headers, without_dead_letters};
 use qd_protocol::verbs::Redriven;
-use qd_protocol::wire::DecodeError;
 use qd_protocol::{ErrorCode, Refusal};
 
 use super::command::Redrive;
+use super::dead_letter::damaged_fields;
 use super::place::Place;
 use super::{Outcome, Step, by_id, no_such_queue};
-use crate::store::{Result, StoreError};
+use crate::store::Result;
 
 /// Most messages that one redrive looks at.
 const LOOKED_AT_MAX: usize = 1_000;
@@ -112,7 +112,7 @@ impl Step<'_, '_> {
         }
         let fields = self.stored_fields(redriving.number, id)?;
         for (key, value) in &redriving.redrive.headers {
-            if !Headers::stored_have(&fields, key, value).map_err(|error| damaged(&error))? {
+            if !Headers::stored_have(&fields, key, value).map_err(|error| damaged_fields(&error))? {
                 return Ok(false);
             }
         }
@@ -151,7 +151,8 @@ impl Step<'_, '_> {
             return Ok(Err(by_id::no_such_message(name, id)));
         };
         self.take_out(number, id, place)?;
-        let fields = without_dead_letters(&stored.fields).map_err(|error| damaged(&error))?;
+        let fields =
+            without_dead_letters(&stored.fields).map_err(|error| damaged_fields(&error))?;
         self.move_message((number, id), target, &stored.with_fields(&fields))?;
         self.queue(number).statistics.redriven += 1;
         Ok(Ok(()))
@@ -165,7 +166,7 @@ impl Step<'_, '_> {
         id: u64,
         fields: &Bytes,
     ) -> Result<std::result::Result<u64, Refusal>> {
-        let hop = DeadLettered::newest(fields).map_err(|error| damaged(&error))?;
+        let hop = DeadLettered::newest(fields).map_err(|error| damaged_fields(&error))?;
         Ok(match hop.map(|hop| (self.names.get(&hop.queue).copied(), hop)) {
             Some((Some(source), _)) if source != number => Ok(source),
             Some((None, hop)) => Err(no_such_queue(&hop.queue)),
@@ -179,8 +180,4 @@ fn no_source(queue: &str, id: u64) -> Refusal {
         "message {id} of queue {queue:?} did not come from another queue: say where it is to go"
     );
     ErrorCode::NoSuchQueue.refuse(text).with_queue(queue)
-}
-
-fn damaged(error: &DecodeError) -> StoreError {
-    StoreError::Damaged(format!("fields of a message: {error}"))
 }

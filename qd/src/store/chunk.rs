@@ -178,6 +178,14 @@ pub struct EntryView {
 }
 
 impl EntryView {
+    /// Bytes of fields and body.
+    pub fn bytes(&self) -> u64 {
+        match self.content {
+            Content::Inline { fields, end, .. } => (end - fields) as u64,
+            Content::External { fields, body } => (fields + body) as u64,
+        }
+    }
+
     /// Rows of `parts` that the message has.
     pub fn parts(&self) -> u32 {
         match self.content {

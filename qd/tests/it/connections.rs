@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use qd::broker::{Broker, Engine};
 use qd::clock::Clock;
 use qd::net::{Listener, Server, Timeouts, serve};
@@ -14,8 +15,11 @@ use qd::shard::Machine;
 use qd::store::{CACHE_BYTES, Store};
 use qd_protocol::frame::FLAG_REFUSED;
 use qd_protocol::preamble::Status;
-use qd_protocol::verbs::{Create, Describe, IfExists, Ping, Receive, Send, SendEntry, Verb};
-use qd_protocol::{Address, AttributeChanges, IN_FLIGHT_MAX, QueueName, Statistics};
+use qd_protocol::request::put_request;
+use qd_protocol::verbs::{
+    Create, Delete, Describe, IfExists, Ping, Receive, Send, SendEntry, Verb,
+};
+use qd_protocol::{Address, AttributeChanges, IN_FLIGHT_MAX, QueueName, Receipt, Statistics};
 use qd_tests::raw::{preamble, request};
 use qd_tests::wait::SOON;
 use qd_tests::{Raw, wait_until};
@@ -299,4 +303,30 @@ fn stranger_who_says_nothing_does_not_hold_up_the_stop() {
         raw.limit(Duration::from_secs(3));
         raw.wait_for_close();
     }
+}
+
+#[test]
+fn client_that_reads_no_answers_is_not_read_from_past_a_number_of_entries() {
+    let served = Served::new(Timeouts::default(), 10).run();
+    let mut rude = served.raw();
+    rude.call(&create("jobs")).unwrap();
+    rude.call(&send("jobs", b"one".to_vec())).unwrap();
+    let stale = rude.call(&receive("jobs", 0)).unwrap().messages[0].receipt;
+    rude.call(&Delete { queue: queue("jobs"), receipts: vec![stale] }).unwrap();
+    // By turns one that is over and one that never was: each has an answer of its own.
+    let receipts = (0..10_000).map(|at| Receipt { id: 1 + at % 2, ..stale }).collect();
+    let delete = Delete { queue: queue("jobs"), receipts };
+    let mut request = BytesMut::new();
+    put_request(&mut request, 1, None, &delete);
+    rude.limit(Duration::from_millis(500));
+    let mut taken = 0;
+    while taken < 100 && rude.write(&request).is_ok() {
+        taken += 1;
+    }
+    // Two are in the engine's hands or answered, the others in buffers of the sockets.
+    assert!((2..20).contains(&taken), "{taken} of 100 requests were taken");
+    // Others are served meanwhile.
+    let mut other = served.raw();
+    other.call(&send("jobs", b"other".to_vec())).unwrap();
+    assert_eq!(statistics(&mut other, "jobs").ready, 1);
 }

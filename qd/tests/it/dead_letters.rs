@@ -206,3 +206,26 @@ fn cycles_of_dead_letter_queues_are_refused_whoever_closes_them() {
     };
     assert!(matches!(run.run(Command::Create(create)), Outcome::Refused(_)));
 }
+
+#[test]
+fn answer_is_bounded_with_all_that_is_known_of_dead_letters() {
+    let mut run = Run::new();
+    run.create("jobs", AttributeChanges::default());
+    let messages = vec![message(Vec::new(), false); 3_000];
+    run.run(Command::Send(Send { queue: name("jobs"), messages }));
+    let receipts = run.receive("jobs", 3_000).messages.iter().map(|m| m.receipt).collect();
+    let action = Action::Reject { reason: "x".repeat(1_024) };
+    run.run(Command::Settle(Settle { queue: name("jobs"), action, receipts, seed: 1 }));
+    let receive = Receive {
+        queues: vec![name("jobs.dead")],
+        max: 10_000,
+        bytes_max: 1 << 20,
+        visibility_timeout_ms: None,
+        delete: false,
+        settle: Vec::new(),
+        secret: 7,
+    };
+    let Outcome::Received(received) = run.run(Command::Receive(receive)) else { panic!() };
+    let bytes: usize = received.messages.iter().map(|message| message.fields.len()).sum();
+    assert!(bytes <= 1 << 20 && received.messages.len() > 800, "{bytes}");
+}

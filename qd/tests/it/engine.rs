@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use qd::broker::{Answer, Broker, Engine, Job, MAILBOX_BYTES_MAX, Mailbox, Peer, Reply, Work};
+use qd::broker::{
+    Answer, Broker, Engine, Job, MAILBOX_BYTES_MAX, Mailbox, Peer, Reply, Slot, Work,
+};
 use qd::clock::{Clock, Reading};
 use qd::replicator::Local;
 use qd::shard::command::{Create, Send as SendCommand};
@@ -112,7 +114,7 @@ impl Rig {
     }
 
     fn submit(&self, to: &Connection, correlation: u32, origin: Option<Origin>, work: Work) {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().unwrap();
+        let slot = Slot::new(Arc::clone(&self.slots).try_acquire_owned().unwrap(), None);
         let peer = Arc::clone(&to.peer);
         let job = Job { peer, correlation, slot, origin, work };
         self.runtime.block_on(self.broker.submit(job, 100));

@@ -282,7 +282,8 @@ impl Model {
                 if room == 0 && !receive.delete {
                     break;
                 }
-                let size = message.message.size;
+                let stored = &message.message;
+                let size = (stored.fields.len() + stored.body.len()) as u64;
                 let fits = received.messages.is_empty() || bytes + size <= receive.bytes_max;
                 full |= !fits || received.messages.len() >= receive.max as usize;
                 if full {

@@ -210,7 +210,7 @@ impl Model {
             reason,
         };
         let mut new = message.message;
-        new.fields = hop.appended_to(&new.fields);
+        new.fields = hop.appended_to(&new.fields).unwrap();
         new.ttl_ms = None;
         self.queues.get_mut(&target).unwrap().add(new, None, self.now_ms);
     }

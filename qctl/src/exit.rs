@@ -233,7 +233,7 @@ fn exit_of_refusal(refusal: &Refusal) -> Exit {
         ErrorCode::QueueNotEmpty | ErrorCode::ReceiptExpired | ErrorCode::NoSuchMessage => {
             Exit::Negative
         }
-        ErrorCode::AttributeOutOfRange => Exit::Usage,
+        ErrorCode::AttributeOutOfRange | ErrorCode::AttributesConflict => Exit::Usage,
         ErrorCode::MessageTooLarge
         | ErrorCode::HeadersTooLarge
         | ErrorCode::ReceiptInvalid
@@ -283,6 +283,8 @@ mod tests {
         assert_eq!(exit(ErrorCode::NoSuchMessage), 1);
         assert_eq!(exit(ErrorCode::MessageLeased), 75);
         assert_eq!(exit(ErrorCode::MessageTooLarge), 65);
+        assert_eq!(exit(ErrorCode::NoDeadLetter), 65);
+        assert_eq!(exit(ErrorCode::AttributesConflict), 2);
         assert_eq!(exit(ErrorCode::Internal), 70);
         assert_eq!(exit(ErrorCode::UnknownVerb), 76);
     }

@@ -34,6 +34,19 @@ impl Object {
         self.0.push_str(&value.to_string());
     }
 
+    /// An array of numbers.
+    pub fn numbers(&mut self, key: &str, values: &[u64]) {
+        self.key(key);
+        let values: Vec<String> = values.iter().map(u64::to_string).collect();
+        let _ = write!(self.0, "[{}]", values.join(","));
+    }
+
+    /// An object.
+    pub fn object(&mut self, key: &str, value: Self) {
+        self.key(key);
+        self.0.push_str(&value.finish());
+    }
+
     /// A number with a fraction.
     pub fn decimal(&mut self, key: &str, value: f64) {
         self.key(key);

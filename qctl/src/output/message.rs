@@ -3,8 +3,8 @@
 //! Always true here: a record that is written can be told apart from its neighbours. A body that
 //! holds the terminator itself is not written where that would break.
 
-use qd_protocol::QueueName;
 use qd_protocol::verbs::ReceivedMessage;
+use qd_protocol::{DeadLettered, QueueName};
 
 use super::record::{checked_columns, new_table, put_table};
 use super::{Object, Out, escape};
@@ -13,8 +13,10 @@ use crate::exit::Failure;
 use crate::time::rfc3339;
 
 /// Names of a message's fields, in the order of JSON.
-pub const FIELDS: [&str; 8] =
-    ["queue", "id", "receipt", "body", "headers", "sent_at", "attempt", "lease_until"];
+pub const FIELDS: [&str; 9] =
+    ["queue", "id", "receipt", "body", "headers", "sent_at", "attempt", "lease_until", DEAD_LETTER];
+/// The field that only dead letters have, unless it is asked for.
+const DEAD_LETTER: &str = "dead_letter";
 
 /// How the messages of one receive are laid out.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +165,9 @@ impl MessagePrinter {
             out.put(if self.written == 0 { b"[" } else { b",\n" })?;
         }
         let asked = if out.columns.is_empty() {
-            FIELDS.map(str::to_owned).to_vec()
+            let is_dead_letter = dead_letter(message)?.is_some();
+            let fields = FIELDS.iter().filter(|name| is_dead_letter || **name != DEAD_LETTER);
+            fields.map(|&name| name.to_owned()).collect()
         } else {
             self.columns.clone()
         };
@@ -184,10 +188,32 @@ fn object(
             "headers" => object.pairs("headers", &headers(message)?),
             "attempt" => object.number("attempt", u64::from(message.attempt)),
             "lease_until" if message.lease_until_ms == 0 => object.null("lease_until"),
+            DEAD_LETTER => match dead_letter(message)? {
+                Some(dead_letter) => object.object(DEAD_LETTER, origin(&dead_letter)),
+                None => object.null(DEAD_LETTER),
+            },
             name => object.text(name, &field(name, queue, message)?),
         }
     }
     Ok(object.finish())
+}
+
+/// Where a dead letter came from, and why.
+fn origin(dead_letter: &DeadLettered) -> Object {
+    let mut object = Object::new();
+    object.text("queue", dead_letter.queue.as_str());
+    object.text("id", &dead_letter.id.to_string());
+    object.text("reason", &dead_letter.reason.to_string());
+    object.number("attempts", u64::from(dead_letter.attempts));
+    object.text("sent_at", &rfc3339(dead_letter.sent_at_ms));
+    for (name, ms) in [
+        ("first_delivered_at", dead_letter.first_delivered_ms),
+        ("last_delivered_at", dead_letter.last_delivered_ms),
+    ] {
+        let time = (ms > 0).then(|| rfc3339(ms));
+        object.optional_text(name, time.as_deref());
+    }
+    object
 }
 
 /// One field as text.
@@ -208,6 +234,10 @@ fn field(name: &str, queue: &QueueName, message: &ReceivedMessage) -> Result<Str
         "attempt" => message.attempt.to_string(),
         "lease_until" if message.lease_until_ms == 0 => String::new(),
         "lease_until" => rfc3339(message.lease_until_ms),
+        DEAD_LETTER => match dead_letter(message)? {
+            Some(dead_letter) => escape(dead_letter.reason.to_string().as_bytes(), false),
+            None => String::new(),
+        },
         _ => String::from_utf8_lossy(&message.body.bytes).into_owned(),
     })
 }
@@ -218,10 +248,14 @@ fn headers(message: &ReceivedMessage) -> Result<Vec<(String, String)>, Failure> 
     Ok(headers.0)
 }
 
+fn dead_letter(message: &ReceivedMessage) -> Result<Option<DeadLettered>, Failure> {
+    message.dead_letter().map_err(|error| Failure::Protocol(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qd_protocol::{Body, Headers, Receipt};
+    use qd_protocol::{Body, Headers, Reason, Receipt};
 
     fn message(body: &[u8]) -> ReceivedMessage {
         ReceivedMessage {
@@ -277,6 +311,42 @@ mod tests {
         let text = printed(Out::captured(Format::Plain), shape, &[b"x"]);
         let receipt = message(b"").receipt.to_string();
         assert_eq!(text, format!("{receipt}\tx"));
+    }
+
+    #[test]
+    fn dead_letter_tells_where_it_came_from() {
+        let origin = DeadLettered {
+            queue: QueueName::new("jobs").unwrap(),
+            id: 3,
+            sent_at_ms: 1_000,
+            attempts: 2,
+            first_delivered_ms: 0,
+            last_delivered_ms: 2_000,
+            reason: Reason::Rejected("no\tcustomer".to_owned()),
+        };
+        let mut dead = message(b"x");
+        dead.fields = origin.appended_to(&dead.fields);
+        let expected = r#"{"queue":"jobs","id":"3","reason":"rejected: no\tcustomer","attempts":2,"sent_at":"1970-01-01T00:00:01.000Z","first_delivered_at":null,"last_delivered_at":"1970-01-01T00:00:02.000Z"}"#;
+        let queue = QueueName::new("jobs.dead").unwrap();
+        let printed = |format, columns: &[&str], message: &ReceivedMessage| {
+            let mut out = Out::captured(format);
+            out.columns = columns.iter().map(|&name| name.to_owned()).collect();
+            let mut printer = MessagePrinter::new(&out, ONE).unwrap();
+            printer.push(&mut out, &queue, message).unwrap();
+            printer.finish(&mut out).unwrap();
+            out.text()
+        };
+        let json = printed(Format::Jsonl, &[], &dead);
+        assert!(json.ends_with(&format!(",\"dead_letter\":{expected}}}\n")), "{json}");
+        assert!(!printed(Format::Jsonl, &[], &message(b"x")).contains("dead_letter"));
+        let column: &[&str] = &["dead_letter"];
+        assert_eq!(
+            printed(Format::Json, column, &dead),
+            format!("{{\"dead_letter\":{expected}}}\n")
+        );
+        assert_eq!(printed(Format::Json, column, &message(b"x")), "{\"dead_letter\":null}\n");
+        assert_eq!(printed(Format::Plain, column, &message(b"x")), "");
+        assert_eq!(printed(Format::Plain, column, &dead), "rejected: no\\tcustomer");
     }
 
     #[test]

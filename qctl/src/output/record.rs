@@ -18,6 +18,10 @@ pub enum Value {
     Bytes(u64),
     /// Milliseconds; the largest number is "forever".
     Millis(u64),
+    /// Milliseconds each, in order.
+    MillisList(Vec<u64>),
+    /// A name, or "none".
+    Name(Option<String>),
     /// Milliseconds since 1970-01-01 UTC.
     Time(u64),
     /// A number with a fraction.
@@ -38,6 +42,8 @@ impl Value {
             Self::Count(UNLIMITED) | Self::Bytes(UNLIMITED) => "unlimited".to_owned(),
             Self::Millis(UNLIMITED) => "forever".to_owned(),
             Self::Count(number) | Self::Bytes(number) | Self::Millis(number) => number.to_string(),
+            Self::MillisList(members) => join(members, u64::to_string),
+            Self::Name(name) => name.clone().unwrap_or_else(|| "none".to_owned()),
             Self::Time(ms) => crate::time::rfc3339(*ms),
             Self::Decimal(number) => format!("{number:.3}"),
             Self::Flag(flag) => flag.to_string(),
@@ -48,12 +54,18 @@ impl Value {
         match self {
             Self::Bytes(number) if *number != UNLIMITED => show_size(*number),
             Self::Millis(ms) if *ms != UNLIMITED => show_duration(*ms),
+            Self::MillisList(members) => join(members, |ms| show_duration(*ms)),
             _ => self.plain(),
         }
     }
 
     fn is_number(&self) -> bool {
-        !matches!(self, Self::Text(_) | Self::Time(_) | Self::Flag(_))
+        match self {
+            Self::Count(_) | Self::Bytes(_) | Self::Millis(_) | Self::Decimal(_) => true,
+            Self::Text(_) | Self::MillisList(_) | Self::Name(_) | Self::Time(_) | Self::Flag(_) => {
+                false
+            }
+        }
     }
 
     fn json(&self, key: &str, object: &mut Object) {
@@ -65,11 +77,18 @@ impl Value {
             Self::Count(number) | Self::Bytes(number) | Self::Millis(number) => {
                 object.number(key, *number);
             }
+            Self::MillisList(members) => object.numbers(key, members),
+            Self::Name(name) => object.optional_text(key, name.as_deref()),
             Self::Time(ms) => object.text(key, &crate::time::rfc3339(*ms)),
             Self::Decimal(number) => object.decimal(key, *number),
             Self::Flag(flag) => object.flag(key, *flag),
         }
     }
+}
+
+/// As the flag that sets them takes them.
+fn join(members: &[u64], show: impl Fn(&u64) -> String) -> String {
+    members.iter().map(show).collect::<Vec<_>>().join(",")
 }
 
 /// Writes records one by one.
@@ -260,6 +279,19 @@ mod tests {
         assert_eq!(written(Out::captured(Format::Json), true, &[]), "[]\n");
         assert_eq!(written(Out::captured(Format::Jsonl), true, &records), format!("{a}\n{b}\n"));
         assert_eq!(written(Out::captured(Format::Json), false, &records[..1]), format!("{a}\n"));
+    }
+
+    #[test]
+    fn lists_and_names_have_a_form_for_everybody() {
+        let list = Value::MillisList(vec![1_000, 120_000, 5]);
+        assert_eq!(list.plain(), "1000,120000,5");
+        assert_eq!(list.human(), "1s,2m,5ms");
+        let mut object = Object::new();
+        list.json("list", &mut object);
+        Value::Name(None).json("none", &mut object);
+        Value::Name(Some("jobs.dead".to_owned())).json("name", &mut object);
+        assert_eq!(object.finish(), r#"{"list":[1000,120000,5],"none":null,"name":"jobs.dead"}"#);
+        assert_eq!(Value::Name(None).plain(), "none");
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use qd_protocol::AttributeChanges;
-use qd_protocol::attributes::{AttributeSpec, OVERFLOW_NAMES, UNLIMITED, Unit};
+use qd_protocol::attributes::{
+    AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_NAMES, SOURCE_NAME_CHARACTERS_MAX,
+    UNLIMITED, Unit,
+};
+use qd_protocol::{AttributeChanges, QueueName};
 
 use crate::exit::Failure;
 use crate::units;
@@ -32,14 +35,29 @@ pub struct AttributeFlags {
     /// How long after it was sent a message is removed, or forever [default: forever]
     #[arg(long, value_name = "D", value_parser = units::duration_ms_or_forever)]
     retention: Option<u64>,
+    /// How often a message is delivered at most, then it becomes a dead letter [default: 16]
+    #[arg(long, value_name = "N", value_parser = units::count_or_unlimited)]
+    max_deliveries: Option<u64>,
+    /// Where dead letters go, or none [default: QUEUE.dead, made when first needed]
+    #[arg(long, value_name = "QUEUE", value_parser = dead_letter)]
+    dead_letter: Option<DeadLetter>,
+    /// Messages whose time is over become dead letters [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    dead_letter_expired: Option<bool>,
+    /// Messages dropped to make room become dead letters [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    dead_letter_overflow: Option<bool>,
+    /// Waits after counted releases without --delay, the last repeats [default: 1s,5s,30s,2m,10m]
+    #[arg(long, value_name = "D", value_delimiter = ',', value_parser = units::duration_ms)]
+    retry_delay: Option<Vec<u64>>,
     /// What a full queue does with a message that comes [default: reject]
     #[arg(long, value_name = "CHOICE", value_parser = overflow_parser())]
     overflow: Option<u64>,
 }
 
 impl AttributeFlags {
-    /// The attributes given, each within its range.
-    pub fn changes(&self) -> Result<AttributeChanges, Failure> {
+    /// The attributes given for `queue`, each within its range.
+    pub fn changes(&self, queue: &QueueName) -> Result<AttributeChanges, Failure> {
         let attributes = AttributeChanges {
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
@@ -48,18 +66,81 @@ impl AttributeFlags {
             max_in_flight: self.max_in_flight,
             delay_ms: self.delay,
             retention_ms: self.retention,
+            max_deliveries: self.max_deliveries,
+            dead_letter: self.dead_letter_of(queue),
+            dead_letter_expired: self.dead_letter_expired,
+            dead_letter_overflow: self.dead_letter_overflow,
+            retry_delay_ms: self.retry_delay.clone(),
             overflow: self.overflow,
         };
         for (spec, value) in attributes.values() {
-            if value.is_some_and(|value| !spec.allows(value)) {
+            if value.is_some_and(|value| !spec.allows(&value)) {
                 return Err(Failure::Usage(out_of_range(spec)));
             }
         }
         if let (Some(delay), Some(retention)) = (self.delay, self.retention) {
             check_seen(("--delay", delay), ("--retention", retention))?;
         }
+        if self.dead_letter == Some(DeadLetter::None) {
+            self.check_without_dead_letters()?;
+        }
         Ok(attributes)
     }
+
+    /// The default dead-letter queue is the default also when it is named, as `info` shows it:
+    /// so that it can be asked for again after another one.
+    fn dead_letter_of(&self, queue: &QueueName) -> Option<DeadLetter> {
+        let is_default = self.dead_letter.as_ref().is_some_and(|dead_letter| {
+            has_room_for_suffix(queue)
+                && dead_letter.queue_of(queue) == DeadLetter::Default.queue_of(queue)
+        });
+        if is_default { Some(DeadLetter::Default) } else { self.dead_letter.clone() }
+    }
+
+    /// Refuses what would move dead letters where there shall be none.
+    fn check_without_dead_letters(&self) -> Result<(), Failure> {
+        let deliveries = self.max_deliveries.filter(|number| *number != UNLIMITED);
+        let given = [
+            deliveries.map(|number| format!("--max-deliveries {number}")),
+            (self.dead_letter_expired == Some(true)).then(|| "--dead-letter-expired".to_owned()),
+            (self.dead_letter_overflow == Some(true)).then(|| "--dead-letter-overflow".to_owned()),
+        ];
+        match given.into_iter().flatten().next() {
+            None => Ok(()),
+            Some(flag) => {
+                let text = format!(
+                    "{flag} contradicts --dead-letter none: messages would have nowhere to go"
+                );
+                Err(Failure::Usage(text))
+            }
+        }
+    }
+
+    /// Refuses a name for a new queue that leaves no room for that of its default dead-letter
+    /// queue.
+    pub fn check_name(&self, queue: &QueueName) -> Result<(), Failure> {
+        if has_room_for_suffix(queue) || self.dead_letter.is_some() {
+            return Ok(());
+        }
+        let text = format!(
+            "the name has {} characters: at most {SOURCE_NAME_CHARACTERS_MAX} where the dead-letter \
+             queue is QUEUE.dead; give another --dead-letter, or none",
+            queue.as_str().len(),
+        );
+        Err(Failure::Usage(text))
+    }
+}
+
+fn has_room_for_suffix(queue: &QueueName) -> bool {
+    queue.as_str().len() <= SOURCE_NAME_CHARACTERS_MAX
+}
+
+/// Reads the name of a dead-letter queue, or `none`.
+fn dead_letter(text: &str) -> Result<DeadLetter, String> {
+    if text == "none" {
+        return Ok(DeadLetter::None);
+    }
+    QueueName::new(text).map(DeadLetter::Queue).map_err(|error| error.to_string())
 }
 
 /// Refuses a life that is over before its delay: nobody would ever see the message.
@@ -89,17 +170,22 @@ pub fn show_overflow(value: u64) -> String {
 
 fn out_of_range(spec: &AttributeSpec) -> String {
     let show = |value: u64| match spec.unit {
-        Unit::Messages => value.to_string(),
+        Unit::Messages | Unit::Deliveries | Unit::Flag | Unit::DeadLetter => value.to_string(),
         Unit::Bytes => units::show_size(value),
         Unit::Milliseconds => units::show_duration(value),
         Unit::Overflow => show_overflow(value),
     };
     let unlimited = match spec.unit {
-        _ if spec.default != UNLIMITED => "",
+        _ if !spec.unlimited => "",
         Unit::Milliseconds => ", or forever",
         _ => ", or unlimited",
     };
-    format!("--{} must be {} to {}{unlimited}", spec.name, show(spec.least), show(spec.most))
+    let (least, most) = (show(spec.least), show(spec.most));
+    // The only list.
+    if spec.name == "retry-delay" {
+        return format!("--{} must be 1 to {LIST_MEMBERS_MAX} times {least} to {most}", spec.name);
+    }
+    format!("--{} must be {least} to {most}{unlimited}", spec.name)
 }
 
 #[cfg(test)]
@@ -107,14 +193,18 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
+    fn queue() -> QueueName {
+        QueueName::new("jobs").unwrap()
+    }
+
     #[test]
     fn attributes_out_of_range_are_a_usage_error() {
         let none = AttributeFlags::default;
         let count = |max_messages| AttributeFlags { max_messages, ..none() };
         let size = |max_message_size| AttributeFlags { max_message_size, ..none() };
-        assert!(count(Some(1)).changes().is_ok());
-        assert!(count(Some(UNLIMITED)).changes().is_ok());
-        assert!(size(Some(0)).changes().is_ok());
+        assert!(count(Some(1)).changes(&queue()).is_ok());
+        assert!(count(Some(UNLIMITED)).changes(&queue()).is_ok());
+        assert!(size(Some(0)).changes(&queue()).is_ok());
         for bad in [
             count(Some(0)),
             size(Some((16 << 20) + 1)),
@@ -123,11 +213,63 @@ mod tests {
             AttributeFlags { delay: Some(u64::MAX), ..none() },
             AttributeFlags { retention: Some(0), ..none() },
             AttributeFlags { overflow: Some(2), ..none() },
+            AttributeFlags { max_deliveries: Some(0), ..none() },
+            AttributeFlags { max_deliveries: Some(1_000_001), ..none() },
+            AttributeFlags { retry_delay: Some(vec![0; 17]), ..none() },
+            AttributeFlags { retry_delay: Some(vec![1, u64::MAX]), ..none() },
         ] {
-            let failure = bad.changes().unwrap_err();
+            let failure = bad.changes(&queue()).unwrap_err();
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(failure.to_string().contains(" must be "), "{failure}");
         }
+    }
+
+    #[test]
+    fn dead_letters_that_have_nowhere_to_go_are_a_usage_error() {
+        let none = || AttributeFlags {
+            dead_letter: Some(dead_letter("none").unwrap()),
+            ..AttributeFlags::default()
+        };
+        for good in [
+            none(),
+            AttributeFlags { max_deliveries: Some(UNLIMITED), ..none() },
+            AttributeFlags { dead_letter_expired: Some(false), ..none() },
+        ] {
+            assert!(good.changes(&queue()).is_ok(), "{good:?}");
+        }
+        for bad in [
+            AttributeFlags { max_deliveries: Some(5), ..none() },
+            AttributeFlags { dead_letter_expired: Some(true), ..none() },
+            AttributeFlags { dead_letter_overflow: Some(true), ..none() },
+        ] {
+            let failure = bad.changes(&queue()).unwrap_err();
+            assert_eq!(failure.exit(), Exit::Usage);
+            assert!(failure.to_string().contains("--dead-letter none"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn default_dead_letter_queue_may_be_named() {
+        let given = |name: &str| {
+            let flags =
+                AttributeFlags { dead_letter: dead_letter(name).ok(), ..AttributeFlags::default() };
+            flags.changes(&queue()).unwrap().dead_letter
+        };
+        assert_eq!(given("jobs.dead"), Some(DeadLetter::Default));
+        assert_eq!(given("none"), Some(DeadLetter::None));
+        let other = QueueName::new("other.dead").unwrap();
+        assert_eq!(given("other.dead"), Some(DeadLetter::Queue(other)));
+        assert!(dead_letter("a/b").is_err());
+    }
+
+    #[test]
+    fn long_name_needs_another_dead_letter_queue() {
+        let name = |length: usize| QueueName::new("x".repeat(length)).unwrap();
+        let flags = AttributeFlags::default();
+        assert!(flags.check_name(&name(120)).is_ok());
+        assert_eq!(flags.check_name(&name(121)).unwrap_err().exit(), Exit::Usage);
+        let none = AttributeFlags { dead_letter: Some(DeadLetter::None), ..flags };
+        assert!(none.check_name(&name(128)).is_ok());
     }
 
     #[test]

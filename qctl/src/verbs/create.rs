@@ -14,7 +14,7 @@ use crate::session::Session;
 /// When the queue exists, the attributes given are compared: equal is fine, different is status 73.
 #[derive(Debug, Clone, Args)]
 pub struct Create {
-    /// Its name: 1 to 128 of A-Z a-z 0-9 . _ -
+    /// Its name: 1 to 128 of A-Z a-z 0-9 . _ -, at most 120 without --dead-letter
     queue: QueueName,
     #[command(flatten)]
     attributes: AttributeFlags,
@@ -29,7 +29,8 @@ pub struct Create {
 impl Create {
     /// Makes the queue.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let attributes = self.attributes.changes()?;
+        self.attributes.check_name(&self.queue)?;
+        let attributes = self.attributes.changes(&self.queue)?;
         let if_exists = match (self.if_not_exists, self.or_update) {
             (true, _) => IfExists::Keep,
             (_, true) => IfExists::Update,

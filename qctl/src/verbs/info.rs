@@ -1,8 +1,8 @@
 //! `qctl info`.
 
 use clap::Args;
-use qd_protocol::QueueName;
 use qd_protocol::verbs::Describe;
+use qd_protocol::{QueueDescription, QueueName};
 
 use super::list;
 use crate::exit::{Exit, Failure};
@@ -40,6 +40,49 @@ impl Info {
             fields.push(out, &field)?;
         }
         fields.finish(out)?;
+        if let Some(warning) = blocked(&queue).filter(|_| out.is_table()) {
+            out.line(&warning)?;
+            out.flush()?;
+        }
         Ok(Exit::Done)
+    }
+}
+
+/// What a person should know about dead letters that cannot go where they should.
+fn blocked(queue: &QueueDescription) -> Option<String> {
+    let blocked = queue.statistics.dead_letter_blocked;
+    let target = queue.attributes.dead_letter.queue_of(&queue.name);
+    let target = target.map(|target| format!(" \"{target}\"")).unwrap_or_default();
+    let (subject, are) = match blocked {
+        0 => return None,
+        1 => ("1 message waits".to_owned(), "it is"),
+        more => (format!("{more} messages wait"), "they are"),
+    };
+    Some(format!(
+        "{subject} because the dead-letter queue{target} is missing or full; {are} tried again \
+         every minute"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qd_protocol::{Attributes, Statistics};
+
+    #[test]
+    fn blocked_dead_letters_are_told_with_their_queue() {
+        let mut queue = QueueDescription {
+            name: QueueName::new("jobs").unwrap(),
+            created_at_ms: 0,
+            attributes: Attributes::default(),
+            statistics: Statistics::default(),
+        };
+        assert_eq!(blocked(&queue), None);
+        queue.statistics.dead_letter_blocked = 1;
+        let text = "1 message waits because the dead-letter queue \"jobs.dead\" is missing or full; \
+                    it is tried again every minute";
+        assert_eq!(blocked(&queue).as_deref(), Some(text));
+        queue.statistics.dead_letter_blocked = 2;
+        assert!(blocked(&queue).unwrap().starts_with("2 messages wait because"));
     }
 }

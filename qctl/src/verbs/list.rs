@@ -1,7 +1,7 @@
 //! `qctl list`.
 
 use clap::Args;
-use qd_protocol::attributes::Unit;
+use qd_protocol::attributes::{self, Unit};
 use qd_protocol::verbs;
 use qd_protocol::verbs::list::{PAGE_MAX, PATTERN_BYTES_MAX};
 use qd_protocol::{Attributes, QueueDescription, QueueName, Statistics};
@@ -58,12 +58,21 @@ pub fn record(queue: &QueueDescription) -> Record {
     ];
     for (spec, value) in queue.attributes.values() {
         let name = spec.name.replace('-', "_");
-        record.push(match spec.unit {
-            Unit::Messages => (name, Value::Count(value)),
-            Unit::Bytes => (name, Value::Bytes(value)),
-            Unit::Milliseconds => (format!("{name}_ms"), Value::Millis(value)),
-            Unit::Overflow => (name, Value::Text(show_overflow(value))),
-        });
+        let name = if spec.unit == Unit::Milliseconds { format!("{name}_ms") } else { name };
+        let value = match value {
+            attributes::Value::Number(number) => match spec.unit {
+                Unit::Bytes => Value::Bytes(number),
+                Unit::Milliseconds => Value::Millis(number),
+                Unit::Overflow => Value::Text(show_overflow(number)),
+                Unit::Flag => Value::Flag(number != 0),
+                Unit::Messages | Unit::Deliveries | Unit::DeadLetter => Value::Count(number),
+            },
+            attributes::Value::DeadLetter(dead_letter) => {
+                Value::Name(dead_letter.queue_of(&queue.name).map(|queue| queue.to_string()))
+            }
+            attributes::Value::List(members) => Value::MillisList(members),
+        };
+        record.push((name, value));
     }
     for (name, value) in queue.statistics.values() {
         let value = match name {
@@ -101,6 +110,11 @@ mod tests {
             "max_message_size",
             "visibility_timeout_ms",
             "retention_ms",
+            "max_deliveries",
+            "dead_letter",
+            "dead_letter_expired",
+            "dead_letter_overflow",
+            "retry_delay_ms",
             "overflow",
             "ready",
             "delayed",
@@ -113,6 +127,8 @@ mod tests {
             "expired",
             "dropped",
             "dead_lettered",
+            "dead_letter_blocked",
+            "redriven",
         ] {
             assert!(columns.iter().any(|column| column == name), "{name}");
         }

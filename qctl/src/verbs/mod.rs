@@ -12,6 +12,8 @@ pub mod info;
 pub mod list;
 pub mod ping;
 pub mod receive;
+pub mod redrive;
+pub mod reject;
 pub mod release;
 pub mod reschedule;
 pub mod send;
@@ -29,8 +31,10 @@ use crate::session::Session;
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
     match verb {
         // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
-        // it holds.
-        Verb::Bench(_) | Verb::Receive(_) => return dispatch(verb, session).await,
+        // it holds, a redrive says how far it got.
+        Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) => {
+            return dispatch(verb, session).await;
+        }
         _ => {}
     }
     let stop = session.stop.clone();
@@ -49,7 +53,9 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Delete(verb) => verb.run(session).await,
         Verb::Extend(verb) => verb.run(session).await,
         Verb::Release(verb) => verb.run(session).await,
+        Verb::Reject(verb) => verb.run(session).await,
         Verb::Reschedule(verb) => verb.run(session).await,
+        Verb::Redrive(verb) => verb.run(session).await,
         Verb::Update(verb) => verb.run(session).await,
         Verb::Drop(verb) => verb.run(session).await,
         Verb::List(verb) => verb.run(session).await,

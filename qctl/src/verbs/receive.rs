@@ -41,7 +41,8 @@ const WIND_UP_AFTER_SIGNAL: Duration = Duration::from_millis(400);
 /// Take messages out of queues, under a lease
 ///
 /// Without --ack the message stays leased: it counts as delivered and COMES BACK when the
-/// visibility timeout ends, unless it is deleted by its receipt. Status 1: nothing came.
+/// visibility timeout ends, unless it is deleted by its receipt; after max-deliveries (16) it
+/// moves to the dead-letter queue instead. Status 1: nothing came.
 #[derive(Debug, Clone, Args)]
 pub struct Receive {
     /// Queues, in order of preference

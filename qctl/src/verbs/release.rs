@@ -11,14 +11,16 @@ use crate::units;
 
 /// Give received messages back
 ///
-/// They are visible again at once, or after a delay. Status 1: a receipt was stale.
+/// They are visible again after the queue's retry-delay, or a --delay. One that was delivered
+/// max-deliveries times becomes a dead letter. Status 1: a receipt was stale.
 #[derive(Debug, Clone, Args)]
 pub struct Release {
     /// The queue
     queue: QueueName,
     #[command(flatten)]
     receipts: Receipts,
-    /// Not visible for this long; at most 36500d
+    /// Not visible for this long; at most 36500d [default: the queue's retry-delay for this
+    /// attempt; with --no-count 0]
     #[arg(long, value_name = "D", value_parser = units::delay_ms)]
     delay: Option<u64>,
     /// The delivery does not count as an attempt

@@ -278,7 +278,8 @@ pub fn id_record(queue: &str, id: u64) -> Record {
     ]
 }
 
-fn parse_header(text: &str) -> Result<(String, String), String> {
+/// Reads a header: `KEY=VALUE`.
+pub fn parse_header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         None => Err("expected KEY=VALUE".to_owned()),
         Some(("", _)) => Err("the key is empty".to_owned()),

@@ -1,4 +1,4 @@
-//! What `delete`, `extend` and `release` share: receipts from the command line or standard input,
+//! What `delete`, `extend`, `release` and `reject` share: receipts from the command line or standard input,
 //! settled in batches, and one status each. Verbs that name messages by id share the counting.
 //!
 //! Always true here: of several entries each one that is refused is told with its receipt or id;

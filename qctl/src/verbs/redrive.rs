@@ -243,10 +243,11 @@ impl Total {
     }
 
     fn tell_skipped(&self, json: bool) {
-        let text = format!("{} skipped; the first", messages(self.skipped));
+        let more = if self.skipped > 1 { "; the first" } else { "" };
+        let text = format!("{} skipped{more}", messages(self.skipped));
         match &self.refusal {
             Some(refusal) => tell(&Failure::Refused(refusal.clone()).after(text), json),
-            None => eprintln!("qctl: {} skipped", messages(self.skipped)),
+            None => eprintln!("qctl: {text}"),
         }
     }
 }

@@ -19,23 +19,32 @@ cases! {
     bench_completions_and_help
     bodies_are_never_altered
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
+    contradictory_flags_of_dead_letters_are_2
     create_compares_only_the_attributes_given
     create_refuses_what_no_queue_may_have
+    cycles_of_dead_letter_queues_are_refused
+    dead_letter_none_delivers_on_and_on
+    dead_letters_that_die_again_move_on
     delayed_messages_come_when_they_are_due
     delete_by_id
     drain_takes_everything_and_ends
     drop_asks_for_yes_when_there_are_messages
     drop_oldest_makes_room
+    dropped_messages_become_dead_letters
     durations_and_times_are_held_to_their_ranges
     errors_as_json
+    expired_messages_become_dead_letters
     extend_moves_the_end_of_a_lease
+    full_dead_letter_queue_blocks_and_is_tried_again
     full_queue_refuses_and_takes_again
     headers_come_back
     life_of_a_message
     list_and_info
+    max_deliveries_moves_to_the_dead_letter_queue
     max_in_flight_holds_receives_back
     message_comes_back_when_it_is_not_deleted
     message_over_the_limit_of_its_queue
+    missing_dead_letter_queue_blocks_and_is_tried_again
     names_are_held_to_the_rule
     no_server
     output_that_nobody_takes
@@ -47,11 +56,14 @@ cases! {
     receive_prefers_the_queue_named_first
     receive_with_nothing_there_is_1
     received_at_most_once_when_deleted_on_receive
+    redrive_moves_dead_letters_back
+    reject_moves_to_the_dead_letter_queue
     release_gives_back_at_once
     release_with_a_delay
     release_without_counting
     reschedule_moves_a_message_in_time
     retention_removes_what_is_old
+    retry_delay_spaces_the_attempts
     scripts_run_up_to_the_first_failure
     send_takes_messages_from_arguments_input_and_files
     send_to_nowhere

@@ -52,7 +52,7 @@ fn leases_delays_and_attempts_survive_kill_9() {
     let receipts: Vec<&str> = leased.lines().collect();
     daemon.qctl(&format!("extend jobs {} --to 14d", receipts[0])).ok();
     daemon.qctl(&format!("release jobs {} --delay 1h", receipts[1])).ok();
-    daemon.qctl(&format!("release jobs {}", receipts[2])).ok();
+    daemon.qctl(&format!("release jobs {} --delay 0", receipts[2])).ok();
     let before = statistics(&mut daemon.raw(), "jobs");
     daemon.kill();
     daemon.restart();

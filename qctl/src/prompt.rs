@@ -351,6 +351,8 @@ mod tests {
         assert_eq!(asked("receive a,b"), (Place::Queue, 10, "b"));
         assert_eq!(asked("send jo"), (Place::Queue, 5, "jo"));
         assert_eq!(asked("send jobs --l"), (Place::Flag(path(&["send", "jobs"])), 10, "--l"));
+        assert_eq!(asked("redrive jobs.d"), (Place::Queue, 8, "jobs.d"));
+        assert_eq!(asked("update jobs --dead-letter g"), (Place::Queue, 26, "g"));
         assert_eq!(asked("server "), (Place::Word(path(&["server"])), 7, ""));
     }
 
@@ -362,6 +364,8 @@ mod tests {
             assert!(flags.iter().any(|name| name == flag), "{flag}");
         }
         assert!(!flags.iter().any(|name| name == "--ack"));
+        let flags = flag_names(&command, &["reject".to_owned(), "jobs".to_owned()]);
+        assert!(flags.iter().any(|name| name == "--reason"));
         assert!(words_of(&command, &["bench".to_owned()]).contains(&"mixed".to_owned()));
         assert!(words_of(&command, &["server".to_owned()]).contains(&"stop".to_owned()));
     }

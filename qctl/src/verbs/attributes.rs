@@ -56,8 +56,8 @@ pub struct AttributeFlags {
 }
 
 impl AttributeFlags {
-    /// The attributes given for `queue`, each within its range.
-    pub fn changes(&self, queue: &QueueName) -> Result<AttributeChanges, Failure> {
+    /// The attributes given, each within its range.
+    pub fn changes(&self) -> Result<AttributeChanges, Failure> {
         let attributes = AttributeChanges {
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
@@ -67,7 +67,7 @@ impl AttributeFlags {
             delay_ms: self.delay,
             retention_ms: self.retention,
             max_deliveries: self.max_deliveries,
-            dead_letter: self.dead_letter_of(queue),
+            dead_letter: self.dead_letter.clone(),
             dead_letter_expired: self.dead_letter_expired,
             dead_letter_overflow: self.dead_letter_overflow,
             retry_delay_ms: self.retry_delay.clone(),
@@ -85,16 +85,6 @@ impl AttributeFlags {
             self.check_without_dead_letters()?;
         }
         Ok(attributes)
-    }
-
-    /// The default dead-letter queue is the default also when it is named, as `info` shows it:
-    /// so that it can be asked for again after another one.
-    fn dead_letter_of(&self, queue: &QueueName) -> Option<DeadLetter> {
-        let is_default = self.dead_letter.as_ref().is_some_and(|dead_letter| {
-            has_room_for_suffix(queue)
-                && dead_letter.queue_of(queue) == DeadLetter::Default.queue_of(queue)
-        });
-        if is_default { Some(DeadLetter::Default) } else { self.dead_letter.clone() }
     }
 
     /// Refuses what would move dead letters where there shall be none.
@@ -119,7 +109,7 @@ impl AttributeFlags {
     /// Refuses a name for a new queue that leaves no room for that of its default dead-letter
     /// queue.
     pub fn check_name(&self, queue: &QueueName) -> Result<(), Failure> {
-        if has_room_for_suffix(queue) || self.dead_letter.is_some() {
+        if queue.as_str().len() <= SOURCE_NAME_CHARACTERS_MAX || self.dead_letter.is_some() {
             return Ok(());
         }
         let text = format!(
@@ -129,10 +119,6 @@ impl AttributeFlags {
         );
         Err(Failure::Usage(text))
     }
-}
-
-fn has_room_for_suffix(queue: &QueueName) -> bool {
-    queue.as_str().len() <= SOURCE_NAME_CHARACTERS_MAX
 }
 
 /// Reads the name of a dead-letter queue, or `none`.
@@ -193,18 +179,14 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
-    fn queue() -> QueueName {
-        QueueName::new("jobs").unwrap()
-    }
-
     #[test]
     fn attributes_out_of_range_are_a_usage_error() {
         let none = AttributeFlags::default;
         let count = |max_messages| AttributeFlags { max_messages, ..none() };
         let size = |max_message_size| AttributeFlags { max_message_size, ..none() };
-        assert!(count(Some(1)).changes(&queue()).is_ok());
-        assert!(count(Some(UNLIMITED)).changes(&queue()).is_ok());
-        assert!(size(Some(0)).changes(&queue()).is_ok());
+        assert!(count(Some(1)).changes().is_ok());
+        assert!(count(Some(UNLIMITED)).changes().is_ok());
+        assert!(size(Some(0)).changes().is_ok());
         for bad in [
             count(Some(0)),
             size(Some((16 << 20) + 1)),
@@ -218,7 +200,7 @@ mod tests {
             AttributeFlags { retry_delay: Some(vec![0; 17]), ..none() },
             AttributeFlags { retry_delay: Some(vec![1, u64::MAX]), ..none() },
         ] {
-            let failure = bad.changes(&queue()).unwrap_err();
+            let failure = bad.changes().unwrap_err();
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(failure.to_string().contains(" must be "), "{failure}");
         }
@@ -235,30 +217,24 @@ mod tests {
             AttributeFlags { max_deliveries: Some(UNLIMITED), ..none() },
             AttributeFlags { dead_letter_expired: Some(false), ..none() },
         ] {
-            assert!(good.changes(&queue()).is_ok(), "{good:?}");
+            assert!(good.changes().is_ok(), "{good:?}");
         }
         for bad in [
             AttributeFlags { max_deliveries: Some(5), ..none() },
             AttributeFlags { dead_letter_expired: Some(true), ..none() },
             AttributeFlags { dead_letter_overflow: Some(true), ..none() },
         ] {
-            let failure = bad.changes(&queue()).unwrap_err();
+            let failure = bad.changes().unwrap_err();
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(failure.to_string().contains("--dead-letter none"), "{failure}");
         }
     }
 
     #[test]
-    fn default_dead_letter_queue_may_be_named() {
-        let given = |name: &str| {
-            let flags =
-                AttributeFlags { dead_letter: dead_letter(name).ok(), ..AttributeFlags::default() };
-            flags.changes(&queue()).unwrap().dead_letter
-        };
-        assert_eq!(given("jobs.dead"), Some(DeadLetter::Default));
-        assert_eq!(given("none"), Some(DeadLetter::None));
-        let other = QueueName::new("other.dead").unwrap();
-        assert_eq!(given("other.dead"), Some(DeadLetter::Queue(other)));
+    fn dead_letter_queue_is_a_name_or_none() {
+        let jobs = QueueName::new("jobs.dead").unwrap();
+        assert_eq!(dead_letter("jobs.dead"), Ok(DeadLetter::Queue(jobs)));
+        assert_eq!(dead_letter("none"), Ok(DeadLetter::None));
         assert!(dead_letter("a/b").is_err());
     }
 

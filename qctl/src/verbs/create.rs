@@ -30,7 +30,7 @@ impl Create {
     /// Makes the queue.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.attributes.check_name(&self.queue)?;
-        let attributes = self.attributes.changes(&self.queue)?;
+        let attributes = self.attributes.changes()?;
         let if_exists = match (self.if_not_exists, self.or_update) {
             (true, _) => IfExists::Keep,
             (_, true) => IfExists::Update,

@@ -23,7 +23,7 @@ pub struct Update {
 impl Update {
     /// Changes them.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let attributes = self.attributes.changes(&self.queue)?;
+        let attributes = self.attributes.changes()?;
         if attributes == AttributeChanges::default() {
             let text = "no attribute is given; help update shows them".to_owned();
             return Err(Failure::Usage(text));

@@ -325,7 +325,7 @@ mod tests {
             reason: Reason::Rejected("no\tcustomer".to_owned()),
         };
         let mut dead = message(b"x");
-        dead.fields = origin.appended_to(&dead.fields);
+        dead.fields = origin.appended_to(&dead.fields).unwrap();
         let expected = r#"{"queue":"jobs","id":"3","reason":"rejected: no\tcustomer","attempts":2,"sent_at":"1970-01-01T00:00:01.000Z","first_delivered_at":null,"last_delivered_at":"1970-01-01T00:00:02.000Z"}"#;
         let queue = QueueName::new("jobs.dead").unwrap();
         let printed = |format, columns: &[&str], message: &ReceivedMessage| {

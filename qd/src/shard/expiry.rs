@@ -201,6 +201,8 @@ impl Step<'_, '_> {
 
     /// Looks up when the retention has something to remove, and notes it.
     pub(super) fn find_retention_due(&mut self, number: u64) -> Result<Option<u64>> {
+        // Messages that became dead letters in this very record may be the oldest ones.
+        self.flush(number)?;
         let due_ms = self.queues[&number].find_retention_due(number, self.tables)?;
         self.set_retention_due(number, due_ms);
         Ok(due_ms)

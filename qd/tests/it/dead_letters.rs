@@ -229,3 +229,25 @@ fn answer_is_bounded_with_all_that_is_known_of_dead_letters() {
     let bytes: usize = received.messages.iter().map(|message| message.fields.len()).sum();
     assert!(bytes <= 1 << 20 && received.messages.len() > 800, "{bytes}");
 }
+
+#[test]
+fn retention_of_a_dead_letter_queue_counts_from_the_record_that_fills_it() {
+    let mut run = Run::new();
+    let once = AttributeChanges { max_deliveries: Some(1), ..AttributeChanges::default() };
+    run.create("jobs", once);
+    let short = AttributeChanges { retention_ms: Some(1_000), ..AttributeChanges::default() };
+    run.create("jobs.dead", short);
+    for _ in 0..2 {
+        // The first one leaves a time behind at which the queue is looked at: just when the second
+        // one comes.
+        run.send("jobs", message(b"a".to_vec(), false));
+        run.receive("jobs", 1);
+        run.tick(1_000);
+        assert_eq!(run.statistics("jobs.dead").ready, 1);
+        let discard = ById { queue: name("jobs.dead"), action: ByIdAction::Discard, ids: vec![1] };
+        run.run(Command::ById(discard));
+    }
+    run.tick(1_000);
+    let statistics = run.statistics("jobs.dead");
+    assert_eq!((statistics.ready, statistics.expired), (0, 1));
+}

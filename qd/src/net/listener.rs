@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use qd_protocol::Address;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc::Sender;
 
@@ -75,9 +77,13 @@ impl Listener {
         let socket = match &address {
             Address::Unix(path) => {
                 remove_stale(path, &address).await?;
-                let listener = UnixListener::bind(path).map_err(failed)?;
+                // The file has its permissions from the first moment on: whoever may connect can.
+                // Nothing else of the daemon makes files meanwhile.
+                let before = umask(Mode::from_raw_mode(!mode & 0o777));
+                let listener = UnixListener::bind(path);
+                umask(before);
+                let listener = listener.map_err(failed)?;
                 file = Some(SocketFile::of(path).map_err(failed)?);
-                fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
                 Socket::Unix(listener)
             }
             Address::Tcp(host_port) => {

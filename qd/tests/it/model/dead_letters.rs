@@ -1,7 +1,7 @@
 //! What happens by itself, dead letters and redrive in the plain model.
 
-use qd::shard::Outcome;
 use qd::shard::command::Redrive;
+use qd::shard::{Outcome, SETTLED_PER_RECORD_MAX};
 use qd_protocol::attributes::{DeadLetter, UNLIMITED};
 use qd_protocol::message::{DeadLettered, Headers, Reason, without_dead_letters};
 use qd_protocol::verbs::Redriven;
@@ -26,17 +26,36 @@ impl Model {
         self.queues.values().map(messages).sum()
     }
 
-    /// Settles what is due, in the order in which the machine does.
+    /// Settles what is due, in the order in which a record does: each kind has a quarter of the
+    /// room, and what those before it left.
     pub fn settle_due(&mut self) {
-        let now_ms = self.now_ms;
-        while let Some((number, id)) = self.first_lease_over() {
+        let quarter = SETTLED_PER_RECORD_MAX / 4;
+        let left = self.end_leases(quarter);
+        let left = self.end_delays(quarter + left);
+        let left = self.end_lives(quarter + left);
+        let left = self.end_retentions(quarter + left);
+        let left = self.end_leases(left);
+        self.end_delays(left);
+    }
+
+    fn end_leases(&mut self, mut room: usize) -> usize {
+        while room > 0
+            && let Some((number, id)) = self.first_lease_over()
+        {
+            room -= 1;
             let at = self.at(number, id);
             let message = self.take(number, at);
             self.come_back(number, message, None);
         }
-        while let Some((due_ms, number, id)) = self.first_by(|_, message| message.due_ms)
-            && due_ms <= now_ms
+        room
+    }
+
+    fn end_delays(&mut self, mut room: usize) -> usize {
+        while room > 0
+            && let Some((due_ms, number, id)) = self.first_by(|message| message.due_ms)
+            && due_ms <= self.now_ms
         {
+            room -= 1;
             let at = self.at(number, id);
             let message = self.take(number, at);
             match message.dead.clone() {
@@ -44,14 +63,26 @@ impl Model {
                 None => self.put_back(number, message, None),
             }
         }
-        while let Some((expires_ms, number, id)) = self.first_by(|_, message| {
-            message.expires_ms.filter(|_| message.lease.is_none() && message.dead.is_none())
-        }) && expires_ms <= now_ms
+        room
+    }
+
+    fn end_lives(&mut self, mut room: usize) -> usize {
+        while room > 0
+            && let Some((expires_ms, number, id)) = self.first_by(|message| {
+                message.expires_ms.filter(|_| message.lease.is_none() && message.dead.is_none())
+            })
+            && expires_ms <= self.now_ms
         {
+            room -= 1;
             let at = self.at(number, id);
             let message = self.take(number, at);
             self.expire(number, message);
         }
+        room
+    }
+
+    fn end_retentions(&mut self, mut room: usize) -> usize {
+        let now_ms = self.now_ms;
         for number in self.queues.keys().copied().collect::<Vec<_>>() {
             let retention_ms = self.queues[&number].attributes.retention_ms;
             let is_due = |message: &ModelMessage| {
@@ -60,14 +91,17 @@ impl Model {
                     && message.dead.is_none()
             };
             let mut from = 0;
-            while let Some(at) =
-                self.queues[&number].messages.iter().position(|m| m.id >= from && is_due(m))
+            while room > 0
+                && let Some(at) =
+                    self.queues[&number].messages.iter().position(|m| m.id >= from && is_due(m))
             {
+                room -= 1;
                 let message = self.take(number, at);
                 from = message.id + 1;
                 self.expire(number, message);
             }
         }
+        room
     }
 
     /// The first message, by the end of its lease as a whole, whose lease is over.
@@ -91,12 +125,9 @@ impl Model {
     }
 
     /// The first message by a time and then by queue and id.
-    fn first_by(
-        &self,
-        time: impl Fn(&super::ModelQueue, &ModelMessage) -> Option<u64>,
-    ) -> Option<(u64, u64, u64)> {
+    fn first_by(&self, time: impl Fn(&ModelMessage) -> Option<u64>) -> Option<(u64, u64, u64)> {
         let keys = self.queues.iter().flat_map(|(number, queue)| {
-            let key = |message| Some((time(queue, message)?, *number, message.id));
+            let key = |message: &ModelMessage| Some((time(message)?, *number, message.id));
             queue.messages.iter().filter_map(key).collect::<Vec<_>>()
         });
         keys.min()

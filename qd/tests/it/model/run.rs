@@ -87,13 +87,14 @@ impl Run {
             // Rows of dropped queues that are left over would count as something to be settled.
             let sequence = self.machine.position().applied + 1;
             let record = Record { sequence, now_ms: self.now_ms, entries: Vec::new() };
+            self.model.settle_due();
             unfinished = self.machine.apply(&record).unwrap().unfinished;
         }
         applied.outcomes
     }
 
-    /// Lets time pass. The model settles all that is due at once, so where that is more than the
-    /// machine settles in one record, both go from one due time to the next.
+    /// Lets time pass. Where more is due than a record settles for sure, both go from one due time
+    /// to the next, so that commands meet nothing that is due.
     fn pass(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms;
         while self.model.count_due(until_ms) > DUE_MAX

@@ -5,7 +5,8 @@
 //!
 //! - One thread, the *engine*, makes the records of a shard, at its own pace: it takes everything
 //!   that waits in its mailbox and makes one record of it (group commit).
-//! - An answer leaves when the record that its request saw is durable. Reads run between records.
+//! - An answer leaves when the last record that it may tell of is durable, whatever it is an answer
+//!   to; until then it waits with the log. Reads run between records.
 //! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room
 //!   stops reading. The answers that a connection has not read yet are bounded too
 //!   ([`UNREAD_BYTES_MAX`], less when all together have a lot to read): a receive waits until they
@@ -105,6 +106,8 @@ enum Mail {
     Drained(u64),
     /// Finish what was asked for so far, and end.
     Stop,
+    /// The log has failed.
+    Failed,
 }
 
 impl Broker {
@@ -112,7 +115,8 @@ impl Broker {
     pub fn new() -> (Self, Mailbox) {
         let (mail, mailbox) = channel();
         let room = Arc::new(Semaphore::new(MAILBOX_BYTES_MAX));
-        (Self { mail, room, unread_all: Arc::default() }, Mailbox(mailbox))
+        let mailbox = Mailbox { mail: mailbox, own: mail.clone() };
+        (Self { mail, room, unread_all: Arc::default() }, mailbox)
     }
 
     /// A connection with a number that no other one ever has, and where its answers go.
@@ -173,7 +177,19 @@ impl Broker {
 
 /// Where the engine's mail arrives.
 #[derive(Debug)]
-pub struct Mailbox(Receiver<Mail>);
+pub struct Mailbox {
+    mail: Receiver<Mail>,
+    own: Sender<Mail>,
+}
+
+impl Mailbox {
+    /// Tells the engine that the log has failed.
+    pub fn on_failure(&self) -> Box<dyn Fn() + Send + Sync> {
+        let own = self.own.clone();
+        // An engine that has ended needs no telling.
+        Box::new(move || drop(own.send(Mail::Failed)))
+    }
+}
 
 fn closing() -> Refusal {
     ErrorCode::Closing.refuse("the server is shutting down")

@@ -11,8 +11,10 @@ use crate::broker::{Broker, Engine};
 use crate::clock::{Clock, random_u64};
 use crate::config::{ConfigError, Settings};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::log::files::Directory;
+use crate::log::{LogError, SEGMENT_BYTES};
 use crate::net::{ListenError, Listener, Server, serve};
-use crate::replicator::Local;
+use crate::replicator::{Local, ReplicatorError};
 use crate::shard::Machine;
 use crate::store::{CACHE_BYTES, Store, StoreError};
 
@@ -39,9 +41,17 @@ pub enum DaemonError {
         /// Why.
         error: StoreError,
     },
-    /// The state cannot be written any more; nothing unsaved was acknowledged.
+    /// The log cannot be read, or does not belong to the state.
+    #[error("{path}: {error}")]
+    Recover {
+        /// The data directory.
+        path: std::path::PathBuf,
+        /// Why.
+        error: ReplicatorError,
+    },
+    /// Nothing can be saved any more; nothing unsaved was acknowledged.
     #[error("stopped serving, because what is not on disk may not be acknowledged: {0}")]
-    Store(StoreError),
+    Replicator(ReplicatorError),
     /// The engine's thread ended by a fault in the program.
     #[error("the engine ended unexpectedly")]
     Engine,
@@ -64,12 +74,14 @@ impl DaemonError {
             | Self::Open { error: StoreError::InUse, .. } => 75,
             Self::Config(_)
             | Self::Listen(ListenError::NotLoopback(_))
-            | Self::Open { error: StoreError::Format { .. } | StoreError::Foreign, .. } => 78,
+            | Self::Open { error: StoreError::Format { .. } | StoreError::Foreign, .. }
+            | Self::Recover { error: ReplicatorError::Log(LogError::Format { .. }), .. } => 78,
             Self::Engine => 70,
             Self::DataDir(_)
             | Self::Listen(_)
             | Self::Open { .. }
-            | Self::Store(_)
+            | Self::Recover { .. }
+            | Self::Replicator(_)
             | Self::Io { .. } => 74,
         }
     }
@@ -83,16 +95,18 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let connections_max = raise_descriptors(settings.max_connections);
     let dir = DataDir::open(&settings.data)?;
     let path = dir.state_file();
-    let open = || {
-        let machine = Machine::open(Store::open(&path, CACHE_BYTES, random_u64())?)?;
-        Ok((machine.node(), machine.position(), Local::new(machine)))
-    };
-    let (node, position, local) =
-        open().map_err(|error| DaemonError::Open { path: path.clone(), error })?;
+    let open = || Machine::open(Store::open(&path, CACHE_BYTES, random_u64())?);
+    let machine = open().map_err(|error| DaemonError::Open { path: path.clone(), error })?;
+    let node = machine.node();
+    let files = Directory::open(&dir.log()).map_err(failed("make the directory of the log"))?;
     dir.sync()?;
-    tracing::info!("data in {}, {} records so far", dir.path().display(), position.applied);
     let (broker, mailbox) = Broker::new();
-    let engine = Engine::new(local, Clock::System, mailbox).map_err(DaemonError::Store)?;
+    let local = Local::open(machine, Box::new(files), SEGMENT_BYTES, mailbox.on_failure())
+        .map_err(|error| DaemonError::Recover { path: dir.path().to_owned(), error })?;
+    let applied = local.machine().position().applied;
+    tracing::info!("data in {}, {applied} records so far", dir.path().display());
+    let engine = Engine::new(local, Clock::System, mailbox)
+        .map_err(|error| DaemonError::Open { path: path.clone(), error })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()
@@ -145,9 +159,11 @@ async fn live(settings: &Settings, server: Arc<Server>, engine: Engine) -> Resul
     Ok(())
 }
 
-fn engine_failure(end: Result<Result<(), StoreError>, oneshot::error::RecvError>) -> DaemonError {
+fn engine_failure(
+    end: Result<Result<(), ReplicatorError>, oneshot::error::RecvError>,
+) -> DaemonError {
     match end {
-        Ok(Err(error)) => DaemonError::Store(error),
+        Ok(Err(error)) => DaemonError::Replicator(error),
         // It ends well only when it is asked to, and silently only by a panic.
         Ok(Ok(())) | Err(_) => DaemonError::Engine,
     }

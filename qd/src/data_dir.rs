@@ -4,6 +4,7 @@
 //! DIR/lock        held by the one daemon that uses the directory; its content is the pid, or
 //!                 nothing when that could not be written
 //! DIR/state.redb  the state
+//! DIR/log/        the log
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -84,6 +85,11 @@ impl DataDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory of the log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
     }
 
     /// The state file.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ► net ► broker ► replicator ► shard (apply) ► store (redb)
+//!                           ╰──────► log (segments)
 //! ```
 //!
 //! Arrows never point back. Walls between the parts:
@@ -9,7 +10,7 @@
 //! - The wire's requests and answers stop at [`broker`]; from there on it is the log's own
 //!   vocabulary, [`shard::Command`] and [`shard::Outcome`], versioned apart from the wire.
 //!   Values that both speak of (names, attributes, receipts, refusals) are shared types.
-//! - redb types never leave [`store`]; tokio never enters [`shard`] or [`store`].
+//! - redb types never leave [`store`]; tokio never enters [`shard`], [`store`] or [`log`].
 //! - Time and randomness enter at one door, [`clock`]; the state machine gets both as data.
 
 pub mod broker;
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod data_dir;
+pub mod log;
 pub mod net;
 pub mod replicator;
 pub mod shard;

@@ -1,46 +1,176 @@
 //! The seam between requests and the state machine: how a record becomes durable and applied.
 //!
-//! [`Local`] is a single machine: a record is applied and durable in one step. Whoever hands
-//! records in sees only their outcomes, so that a replicated log can take this place.
+//! [`Local`] is a single machine: a record goes into the log, and while the disk works it is
+//! applied. What it gives may be told to somebody when the log says that the record is on disk
+//! ([`Local::when_durable`]). The state becomes durable with checkpoints, each behind the log: what
+//! it lacks after a failure of the machine is in the log, which is replayed when the data is
+//! opened. Whoever hands records in sees only their outcomes, so that a replicated log can take
+//! this place.
 
+use bytes::{Bytes, BytesMut};
+use qd_protocol::wire::DecodeError;
+
+use crate::log::files::Files;
+use crate::log::{self, LogError, OnDurable, Options, Synced};
 use crate::shard::{Applied, Entry, Machine, Record};
-use crate::store::Result;
+use crate::store::StoreError;
+
+/// Bytes of records behind which a checkpoint is due: 16 MiB. A larger one costs no more for each
+/// record, but everybody waits longer while it is made.
+const CHECKPOINT_BYTES: usize = 16 << 20;
+/// Longest time without a checkpoint while there is something to be saved: 1 s.
+const CHECKPOINT_MS: u64 = 1_000;
+
+/// The machine goes only as the last thing of all.
+const ALIVE: &str = "a machine until the end";
 
 /// Sees every record before it is applied, for tests that replay them.
 pub type Tap = Box<dyn FnMut(&Record) + Send>;
 
-/// Records are applied here, by this machine alone.
+/// Why records cannot be replicated any more. What was not durable was told to nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicatorError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record of the log is not one of this release.
+    #[error("log: record {sequence}: {error}")]
+    Record {
+        /// Its number.
+        sequence: u64,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// The operating system refused.
+    #[error("start the thread of the log: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Result of a replicator's operation.
+pub type Result<T> = std::result::Result<T, ReplicatorError>;
+
+/// Records are logged and applied here, by this machine alone.
 pub struct Local {
-    machine: Machine,
+    /// redb saves what it has when it is dropped, which must not get ahead of the log.
+    machine: Option<Machine>,
+    log: Synced,
     tap: Option<Tap>,
+    /// Bytes of records since the last checkpoint.
+    unsaved_bytes: usize,
+    /// Uptime at which the first record since the last checkpoint was seen, in ms.
+    unsaved_since_ms: Option<u64>,
 }
 
 impl Local {
-    /// Goes on with the state of `machine`.
-    pub fn new(machine: Machine) -> Self {
-        Self { machine, tap: None }
+    /// Replays what the state of `machine` lacks and goes on behind it. `on_failure` is told when
+    /// the log fails later on.
+    pub fn open(
+        mut machine: Machine,
+        files: Box<dyn Files>,
+        segment_bytes: u64,
+        on_failure: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Self> {
+        let options = Options { node: machine.node(), segment_bytes };
+        let from = machine.position().applied;
+        let appender = log::recover(files, options, from, |sequence, payload: Bytes| {
+            let record = Record::decode(payload)
+                .map_err(|error| ReplicatorError::Record { sequence, error })?;
+            machine.apply(&record)?;
+            Ok::<(), ReplicatorError>(())
+        })?;
+        let applied = machine.position().applied;
+        if applied > from {
+            tracing::info!("{} records of the log were not in the state yet", applied - from);
+            machine.checkpoint()?;
+        }
+        let log = Synced::start(appender, applied, on_failure).map_err(ReplicatorError::Thread)?;
+        log.recycle(applied);
+        Ok(Self {
+            machine: Some(machine),
+            log,
+            tap: None,
+            unsaved_bytes: 0,
+            unsaved_since_ms: None,
+        })
     }
 
     /// Shows every record to `tap`.
     #[must_use]
-    pub fn with_tap(self, tap: Tap) -> Self {
-        Self { tap: Some(tap), ..self }
+    pub fn with_tap(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
-    /// Makes one record of `entries`, applies it, and returns when it is durable.
+    /// Makes one record of `entries`, logs and applies it. `alone`: nothing else waits to be
+    /// done meanwhile.
     ///
-    /// After an error the caller must end: what was answered is on disk, the record may be or not.
-    pub fn replicate(&mut self, now_ms: u64, entries: Vec<Entry>) -> Result<Applied> {
-        let sequence = self.machine.position().applied + 1;
+    /// After an error the caller must end: nothing of the record may be told to anybody.
+    pub fn replicate(&mut self, now_ms: u64, entries: Vec<Entry>, alone: bool) -> Result<Applied> {
+        let sequence = self.machine().position().applied + 1;
         let record = Record { sequence, now_ms, entries };
         if let Some(tap) = &mut self.tap {
             tap(&record);
         }
-        self.machine.apply(&record)
+        let mut payload = BytesMut::new();
+        record.encode(&mut payload);
+        self.unsaved_bytes += payload.len();
+        self.log.append(sequence, payload.freeze(), alone)?;
+        Ok(self.machine.as_mut().expect(ALIVE).apply(&record)?)
+    }
+
+    /// Runs `callback` when all records so far are durable; never, when that fails.
+    pub fn when_durable(&self, callback: OnDurable) {
+        self.log.when_durable(self.machine().position().applied, callback);
+    }
+
+    /// Waits until all records so far are durable.
+    pub fn wait(&self) -> Result<()> {
+        Ok(self.log.wait(self.machine().position().applied)?)
+    }
+
+    /// An error when the log has failed.
+    pub fn check(&self) -> Result<()> {
+        Ok(self.log.check()?)
+    }
+
+    /// Makes a checkpoint if one is due at `uptime_ms`. Returns when the next one is.
+    pub fn save(&mut self, uptime_ms: u64) -> Result<Option<u64>> {
+        if self.unsaved_bytes == 0 {
+            return Ok(None);
+        }
+        let due_ms = *self.unsaved_since_ms.get_or_insert(uptime_ms) + CHECKPOINT_MS;
+        if self.unsaved_bytes < CHECKPOINT_BYTES && uptime_ms < due_ms {
+            return Ok(Some(due_ms));
+        }
+        self.checkpoint()?;
+        Ok(None)
+    }
+
+    /// Waits until everything is in the log, and makes the state durable too.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        self.wait()?;
+        self.machine().checkpoint()?;
+        self.log.recycle(self.machine().position().applied);
+        self.unsaved_bytes = 0;
+        self.unsaved_since_ms = None;
+        Ok(())
     }
 
     /// The state, as of the last record.
     pub fn machine(&self) -> &Machine {
-        &self.machine
+        self.machine.as_ref().expect(ALIVE)
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // Whatever is not in the log for sure must not be in the state either. The process is about
+        // to end then: what is left in memory goes with it.
+        if self.wait().is_err() {
+            std::mem::forget(self.machine.take());
+        }
     }
 }

@@ -99,7 +99,7 @@ impl Machine {
         Ok(Self { store, queues, names, position, node, retention })
     }
 
-    /// Applies a record and makes its effects durable.
+    /// Applies a record. Its effects are durable after the next [`Machine::checkpoint`].
     ///
     /// `record.sequence` must follow [`Position::applied`].
     pub fn apply(&mut self, record: &Record) -> Result<Applied> {
@@ -146,6 +146,11 @@ impl Machine {
                 unfinished: tables.has_graves()?,
             })
         })
+    }
+
+    /// Makes the effects of all records so far durable.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.store.checkpoint()
     }
 
     /// How far the state is.

@@ -2,9 +2,10 @@
 //!
 //! Always true here:
 //!
-//! - [`Store::write`] runs one write transaction; what it has returned `Ok` for is on disk, whole.
+//! - [`Store::write`] runs one write transaction: whole or not at all. It becomes durable with the
+//!   next [`Store::checkpoint`]; what was lost with the machine before that comes back from the log.
 //!   After an error the caller must not go on: what memory knows and what the disk holds may differ.
-//! - A durable commit has quick repair on, so opening after a crash never walks the tree.
+//! - A checkpoint has quick repair on, so opening after a crash never walks the tree.
 //! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
 //!   [`chunk`], [`marks`] and [`lease`].
 
@@ -18,7 +19,7 @@ mod tables;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend};
 
 pub use schema::FORMAT;
 pub use tables::{Delayed, Position, Tables};
@@ -84,7 +85,24 @@ pub struct Store {
 impl Store {
     /// Opens the file, or makes it with identity `node` when it is not there or empty.
     pub fn open(path: &Path, cache_bytes: usize, node: u64) -> Result<Self> {
-        Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, node)
+        let open = |path: &Path| {
+            Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, node)
+        };
+        if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+            return open(path);
+        }
+        // It gets its name when it is whole: what is left of an attempt that was cut off is not
+        // taken for a damaged state.
+        let new = path.with_extension("new");
+        let failed = |error| StoreError::Redb(redb::Error::Io(error));
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => drop(open(&new)?),
+        }
+        std::fs::rename(&new, path).map_err(failed)?;
+        open(path)
     }
 
     /// Opens a store over any storage, for fault tests.
@@ -100,7 +118,10 @@ impl Store {
         match store.format()? {
             Some(FORMAT) => {}
             Some(found) => return Err(StoreError::Format { found }),
-            None => store.write(|tables| tables.initialise(node))?,
+            None => {
+                store.write(|tables| tables.initialise(node))?;
+                store.checkpoint()?;
+            }
         }
         Ok(store)
     }
@@ -121,13 +142,21 @@ impl Store {
         Ok(Some(u32::from_le_bytes(bytes)))
     }
 
-    /// Runs `change` in a write transaction and makes it durable.
+    /// Runs `change` in a write transaction.
     pub fn write<T>(&self, change: impl FnOnce(&mut Tables<'_>) -> Result<T>) -> Result<T> {
         let mut txn = self.db.begin_write()?;
-        txn.set_quick_repair(true);
+        txn.set_durability(Durability::None)?;
         let value = change(&mut Tables::open(&txn)?)?;
         txn.commit()?;
         Ok(value)
+    }
+
+    /// Makes everything written so far durable.
+    pub fn checkpoint(&self) -> Result<()> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_quick_repair(true);
+        txn.commit()?;
+        Ok(())
     }
 
     /// Runs `look` on the tables without changing them.

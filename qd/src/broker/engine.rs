@@ -1,6 +1,7 @@
 //! The thread that makes the records of a shard.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -11,11 +12,11 @@ use qd_protocol::{ErrorCode, QueueName};
 
 use super::batch::{Asker, Batch};
 use super::waiters::{Take, Waiters};
-use super::{Answer, Job, Mail, Mailbox, Work, closing, glob};
+use super::{Answer, Job, Mail, Mailbox, Peer, Slot, Work, closing, glob};
 use crate::clock::{Clock, StateClock};
-use crate::replicator::Local;
+use crate::replicator::{Local, Result};
 use crate::shard::{Command, Origin, Outcome, Received};
-use crate::store::Result;
+use crate::store;
 
 /// Longest sleep while something is due later: 1 s. Sleeping takes no account of the time in
 /// which the machine is suspended, and state time goes on meanwhile.
@@ -42,12 +43,25 @@ pub struct Engine {
     next_due_ms: Option<u64>,
     /// Rows are left to be freed.
     unfinished: bool,
+    /// Uptime at which a checkpoint is due, in ms.
+    save_due_ms: Option<u64>,
+    /// Answers of this round, to be given when what they tell is durable.
+    outbox: Vec<Outgoing>,
     stopping: bool,
+}
+
+/// An answer on its way out.
+struct Outgoing {
+    peer: Arc<Peer>,
+    correlation: u32,
+    opcode: u16,
+    answer: Answer,
+    slot: Slot,
 }
 
 impl Engine {
     /// An engine over the state of `local`.
-    pub fn new(local: Local, clock: Clock, mailbox: Mailbox) -> Result<Self> {
+    pub fn new(local: Local, clock: Clock, mailbox: Mailbox) -> store::Result<Self> {
         let machine = local.machine();
         let state_clock = StateClock::start(clock.clone(), machine.position().now_ms);
         let next_due_ms = machine.next_due_ms()?;
@@ -63,6 +77,8 @@ impl Engine {
             next_due_ms,
             // What an earlier run left over is found by the first record.
             unfinished: true,
+            save_due_ms: None,
+            outbox: Vec::new(),
             stopping: false,
         })
     }
@@ -75,7 +91,7 @@ impl Engine {
             let now_ms = self.state_clock.now_ms();
             if !self.waiters.is_empty() && self.is_due(now_ms) {
                 // Those who wait come before the requests of this round.
-                self.commit(Batch::default())?;
+                self.commit(Batch::default(), false)?;
             }
             let mut batch = Batch::default();
             let woken = self.woken.len().min(WOKEN_PER_RECORD_MAX);
@@ -83,22 +99,51 @@ impl Engine {
                 self.push_take(take, &mut batch);
             }
             let mut next = first;
-            while let Some(mail) = next {
-                self.take_in(mail, &mut batch);
-                if batch.is_full() {
-                    break;
+            while let Some(mail) = next.take() {
+                self.take_in(mail, &mut batch)?;
+                if !batch.is_full() {
+                    next = self.mailbox.mail.try_recv().ok();
                 }
-                next = self.mailbox.0.try_recv().ok();
             }
             if !batch.entries.is_empty() || self.unfinished || self.is_due(now_ms) {
-                self.commit(batch)?;
+                // Of what comes while the disk works a single request would have nothing.
+                let alone = batch.entries.len() == 1 && !batch.is_full();
+                self.commit(batch, alone)?;
             } else {
                 self.answer_reads(batch.reads)?;
             }
             self.expire_waits();
+            self.flush();
+            self.save_due_ms = self.local.save(self.uptime_ms())?;
         }
-        self.close();
-        Ok(())
+        self.close()
+    }
+
+    /// Gives an answer when what it may tell is durable.
+    fn reply(&mut self, peer: Arc<Peer>, request: (u32, u16), answer: Answer, slot: Slot) {
+        let (correlation, opcode) = request;
+        self.outbox.push(Outgoing { peer, correlation, opcode, answer, slot });
+    }
+
+    fn reply_to_take(&mut self, take: Take, answer: Answer) {
+        self.reply(take.peer, (take.correlation, verbs::Receive::OPCODE), answer, take.slot);
+    }
+
+    fn refuse(&mut self, take: Take, code: ErrorCode, text: &str) {
+        self.reply_to_take(take, Answer::Refused(code.refuse(text)));
+    }
+
+    /// Hands the answers of this round to the log.
+    fn flush(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let outbox = std::mem::take(&mut self.outbox);
+        self.local.when_durable(Box::new(move || {
+            for Outgoing { peer, correlation, opcode, answer, slot } in outbox {
+                peer.reply(correlation, opcode, answer, slot);
+            }
+        }));
     }
 
     fn is_due(&self, now_ms: u64) -> bool {
@@ -112,17 +157,18 @@ impl Engine {
     /// The next mail; `None` when something else is to be done first.
     fn next_mail(&mut self) -> Option<Mail> {
         if self.unfinished || !self.woken.is_empty() {
-            return self.mailbox.0.try_recv().ok();
+            return self.mailbox.mail.try_recv().ok();
         }
         let until_due = self.next_due_ms.map(|ms| ms.saturating_sub(self.state_clock.now_ms()));
         let uptime_ms = self.uptime_ms();
         let until_wait_over =
             self.waiters.next_deadline_ms().map(|ms| ms.saturating_sub(uptime_ms));
-        let sleep_ms = until_due.into_iter().chain(until_wait_over).min();
+        let until_save = self.save_due_ms.map(|ms| ms.saturating_sub(uptime_ms));
+        let sleep_ms = until_due.into_iter().chain(until_wait_over).chain(until_save).min();
         let mail = match sleep_ms {
             // Sender and engine end together; without senders there is nothing left to do.
-            None => self.mailbox.0.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(ms) => self.mailbox.0.recv_timeout(Duration::from_millis(ms.min(SLEEP_MS_MAX))),
+            None => self.mailbox.mail.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(ms) => self.mailbox.mail.recv_timeout(Duration::from_millis(ms.min(SLEEP_MS_MAX))),
         };
         match mail {
             Ok(mail) => Some(mail),
@@ -131,7 +177,7 @@ impl Engine {
         }
     }
 
-    fn take_in(&mut self, mail: Mail, batch: &mut Batch) {
+    fn take_in(&mut self, mail: Mail, batch: &mut Batch) -> Result<()> {
         match mail {
             Mail::Job(job, permit) => {
                 batch.hold(Some(permit));
@@ -140,7 +186,7 @@ impl Engine {
             Mail::Cancel(peer, correlation, permit) => {
                 batch.hold(Some(permit));
                 if let Some(take) = self.find_waiting(peer, correlation) {
-                    refuse(take, ErrorCode::Cancelled, CANCELLED);
+                    self.refuse(take, ErrorCode::Cancelled, CANCELLED);
                 } else {
                     batch.cancel(peer, Some(correlation));
                 }
@@ -158,7 +204,9 @@ impl Engine {
                 }
             }
             Mail::Stop => self.stopping = true,
+            Mail::Failed => self.local.check()?,
         }
+        Ok(())
     }
 
     fn find_waiting(&mut self, peer: u64, correlation: u32) -> Option<Take> {
@@ -224,7 +272,8 @@ impl Engine {
     fn supersede(&mut self, origin: Origin, batch: &mut Batch) {
         batch.supersede(origin);
         if let Some(take) = self.waiters.supersede(origin) {
-            refuse(take, ErrorCode::Cancelled, "the request came again over another connection");
+            let text = "the request came again over another connection";
+            self.refuse(take, ErrorCode::Cancelled, text);
         }
     }
 
@@ -259,11 +308,11 @@ impl Engine {
         batch.push_take(take, bytes_max);
     }
 
-    /// Makes the record durable, then answers.
-    fn commit(&mut self, batch: Batch) -> Result<()> {
+    /// Makes a record of the batch and prepares its answers.
+    fn commit(&mut self, batch: Batch, alone: bool) -> Result<()> {
         let now_ms = self.state_clock.now_ms();
         let named = batch.preferred();
-        let applied = self.local.replicate(now_ms, batch.entries)?;
+        let applied = self.local.replicate(now_ms, batch.entries, alone)?;
         self.next_due_ms = applied.next_due_ms;
         self.unfinished = applied.unfinished;
         let mut dropped = applied.dropped.iter().peekable();
@@ -297,16 +346,16 @@ impl Engine {
     fn answer(&mut self, asker: Asker, outcome: Outcome, has_dropped: bool) {
         match asker {
             Asker::Change { peer, correlation, slot, opcode } => {
-                peer.reply(correlation, opcode, outcome.into(), slot);
+                self.reply(peer, (correlation, opcode), outcome.into(), slot);
             }
             Asker::Drop { peer, correlation, slot, queue } => {
                 if has_dropped {
                     while let Some(take) = self.waiters.pop(&queue, false) {
                         let text = format!("queue {:?} was dropped", queue.as_str());
-                        refuse(take, ErrorCode::QueueDropped, &text);
+                        self.refuse(take, ErrorCode::QueueDropped, &text);
                     }
                 }
-                peer.reply(correlation, verbs::Drop::OPCODE, outcome.into(), slot);
+                self.reply(peer, (correlation, verbs::Drop::OPCODE), outcome.into(), slot);
             }
             Asker::Receive(take) => self.answer_take(*take, outcome),
         }
@@ -324,7 +373,7 @@ impl Engine {
                 }
                 let is_over = take.wait_until_ms <= self.uptime_ms();
                 if received.messages.is_empty() && take.cancelled {
-                    refuse(take, ErrorCode::Cancelled, CANCELLED);
+                    self.refuse(take, ErrorCode::Cancelled, CANCELLED);
                     return;
                 }
                 if received.messages.is_empty() && (!is_over || received.unfinished) {
@@ -344,13 +393,13 @@ impl Engine {
             }
             other => other,
         };
-        take.peer.reply(take.correlation, verbs::Receive::OPCODE, outcome.into(), take.slot);
+        self.reply_to_take(take, outcome.into());
     }
 
     /// Tries a receive again with the next record.
     fn defer(&mut self, take: Take) {
         if take.cancelled {
-            refuse(take, ErrorCode::Cancelled, CANCELLED);
+            self.refuse(take, ErrorCode::Cancelled, CANCELLED);
         } else {
             self.woken.push(take);
         }
@@ -377,7 +426,7 @@ impl Engine {
                 // `take_in_job` collects nothing else.
                 Work::Change(..) | Work::Receive(..) => continue,
             };
-            job.peer.reply(job.correlation, opcode, answer, job.slot);
+            self.reply(job.peer, (job.correlation, opcode), answer, job.slot);
         }
         Ok(())
     }
@@ -387,29 +436,27 @@ impl Engine {
         if self.waiters.is_empty() {
             return;
         }
-        for take in self.waiters.expire(self.uptime_ms()) {
-            let received = Received { settled: take.settled, ..Received::default() };
-            let answer = Outcome::Received(received).into();
-            take.peer.reply(take.correlation, verbs::Receive::OPCODE, answer, take.slot);
+        for mut take in self.waiters.expire(self.uptime_ms()) {
+            let settled = std::mem::take(&mut take.settled);
+            let received = Received { settled, ..Received::default() };
+            self.reply_to_take(take, Outcome::Received(received).into());
         }
     }
 
-    /// Refuses whoever still waits; everything asked for before the stop is done.
-    fn close(mut self) {
+    /// Refuses whoever still waits; everything asked for before the stop is done, and saved.
+    fn close(mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held_back).into_values().flatten();
-        for take in self.waiters.drain().into_iter().chain(held).chain(self.woken) {
-            refuse(take, ErrorCode::Closing, &closing().text);
+        let woken = std::mem::take(&mut self.woken);
+        for take in self.waiters.drain().into_iter().chain(held).chain(woken) {
+            self.refuse(take, ErrorCode::Closing, &closing().text);
         }
-        while let Ok(mail) = self.mailbox.0.try_recv() {
+        while let Ok(mail) = self.mailbox.mail.try_recv() {
             if let Mail::Job(job, _) = mail {
-                let opcode = job.work.opcode();
-                job.peer.reply(job.correlation, opcode, Answer::Refused(closing()), job.slot);
+                let request = (job.correlation, job.work.opcode());
+                self.reply(job.peer, request, Answer::Refused(closing()), job.slot);
             }
         }
+        self.flush();
+        self.local.checkpoint()
     }
-}
-
-fn refuse(take: Take, code: ErrorCode, text: &str) {
-    let answer = Answer::Refused(code.refuse(text));
-    take.peer.reply(take.correlation, verbs::Receive::OPCODE, answer, take.slot);
 }

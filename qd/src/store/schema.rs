@@ -34,7 +34,7 @@
 use redb::TableDefinition;
 
 /// Number of the format below; a store with another number is refused.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_NODE: &str = "node";

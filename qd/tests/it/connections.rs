@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use qd::broker::{Broker, Engine};
 use qd::clock::Clock;
+use qd::log::SEGMENT_BYTES;
+use qd::log::files::Directory;
 use qd::net::{Listener, Server, Timeouts, serve};
 use qd::replicator::Local;
 use qd::shard::Machine;
@@ -48,7 +50,10 @@ impl Served {
         let directory = qd_tests::daemon::temporary_directory();
         let store = Store::open(&directory.path().join("state.redb"), CACHE_BYTES, 1).unwrap();
         let (broker, mailbox) = Broker::new();
-        let local = Local::new(Machine::open(store).unwrap());
+        let log = Directory::open(&directory.path().join("log")).unwrap();
+        let machine = Machine::open(store).unwrap();
+        let on_failure = mailbox.on_failure();
+        let local = Local::open(machine, Box::new(log), SEGMENT_BYTES, on_failure).unwrap();
         let engine = Engine::new(local, Clock::System, mailbox).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -170,6 +170,7 @@ fn record_moves_a_bounded_number_of_bytes_and_the_next_ones_the_rest() {
     run.tick(0);
     run.tick(0);
     assert_eq!(run.statistics("jobs").delayed, 0);
+    run.machine.checkpoint().unwrap();
     run.machine = Memory::default().open();
     run.machine = run.storage.open();
     let received = run.receive("jobs.dead", 10);

@@ -14,7 +14,7 @@ use qd::broker::{
 use qd::clock::{Clock, Reading};
 use qd::replicator::Local;
 use qd::shard::command::{Create, Send as SendCommand};
-use qd::shard::{Command, Entry, Machine, Origin, Record};
+use qd::shard::{Command, Entry, Origin, Record};
 use qd_protocol::verbs::{self, Due, IfExists, SendEntry, SentRun};
 use qd_protocol::{AttributeChanges, ErrorCode, QueueName};
 use tokio::runtime::Runtime;
@@ -36,7 +36,7 @@ struct Rig {
     runtime: Runtime,
     broker: Broker,
     mailbox: Option<Mailbox>,
-    machine: Option<Machine>,
+    local: Option<Local>,
     clock: Arc<Mutex<Reading>>,
     slots: Arc<Semaphore>,
     connections: u64,
@@ -83,7 +83,7 @@ impl Rig {
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
             broker,
             mailbox: Some(mailbox),
-            machine: Some(Memory::default().open()),
+            local: Some(Memory::default().local()),
             clock: Arc::new(Mutex::new(reading)),
             slots: Arc::new(Semaphore::new(1_000_000)),
             connections: 0,
@@ -101,10 +101,8 @@ impl Rig {
 
     /// Before the engine starts.
     fn apply(&mut self, command: Command) {
-        let machine = self.machine.as_mut().unwrap();
-        let sequence = machine.position().applied + 1;
         let entries = vec![Entry { origin: None, command }];
-        machine.apply(&Record { sequence, now_ms: START_MS, entries }).unwrap();
+        self.local.as_mut().unwrap().replicate(START_MS, entries, true).unwrap();
     }
 
     fn connect(&mut self) -> Connection {
@@ -123,7 +121,7 @@ impl Rig {
     fn start(&mut self) {
         let records = Arc::clone(&self.records);
         let tap = Box::new(move |record: &Record| records.lock().unwrap().push(record.clone()));
-        let local = Local::new(self.machine.take().unwrap()).with_tap(tap);
+        let local = self.local.take().unwrap().with_tap(tap);
         let clock = Clock::Manual(Arc::clone(&self.clock));
         let engine = Engine::new(local, clock, self.mailbox.take().unwrap()).unwrap();
         std::thread::spawn(move || engine.run().unwrap());

@@ -6,6 +6,7 @@ mod connections;
 mod dead_letters;
 mod engine;
 mod faults;
+mod log;
 mod memory;
 mod model;
 mod random_work;

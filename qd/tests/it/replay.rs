@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use bytes::BytesMut;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use qd::replicator::Local;
 use qd::shard::{Entry, Origin, Record};
 
 use crate::memory::Memory;
@@ -25,7 +24,7 @@ proptest! {
                 recorded.lock().unwrap().push(bytes.freeze());
             })
         };
-        let mut first = Local::new(Memory::default().open()).with_tap(tap);
+        let mut first = Memory::default().local().with_tap(tap);
         let mut known = Vec::new();
         let mut now_ms = 1_000_000;
         let mut entries = Vec::new();
@@ -39,12 +38,12 @@ proptest! {
                     entries.push(Entry { origin: Some(origin), command });
                 }
                 Action::Tick | Action::Reopen => {
-                    let applied = first.replicate(now_ms, std::mem::take(&mut entries)).unwrap();
+                    let applied = first.replicate(now_ms, std::mem::take(&mut entries), false).unwrap();
                     known.extend(applied.outcomes.iter().flat_map(receipts));
                 }
             }
         }
-        first.replicate(now_ms, entries).unwrap();
+        first.replicate(now_ms, entries, false).unwrap();
 
         let storage = Memory::default();
         let mut second = storage.open();

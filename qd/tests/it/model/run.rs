@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use qd::shard::{Command, Entry, Machine, Origin, Outcome, Record};
+use qd::replicator::Local;
+use qd::shard::{Command, Entry, Origin, Outcome};
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::{ErrorCode, Receipt, Refusal};
 
@@ -53,7 +54,7 @@ fn plain(outcome: Outcome) -> Outcome {
 /// The machine, the model, and what the history has given so far.
 struct Run {
     storage: Memory,
-    machine: Machine,
+    local: Local,
     model: Model,
     now_ms: u64,
     secret: u64,
@@ -64,10 +65,10 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let storage = Memory::default();
-        let machine = storage.open();
+        let local = storage.local();
         Self {
             storage,
-            machine,
+            local,
             model: Model::default(),
             now_ms: 1_000_000,
             secret: 0,
@@ -77,18 +78,15 @@ impl Run {
     }
 
     fn apply(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
-        let sequence = self.machine.position().applied + 1;
-        let record = Record { sequence, now_ms: self.now_ms, entries };
         self.model.now_ms = self.now_ms;
         self.model.settle_due();
-        let applied = self.machine.apply(&record).unwrap();
+        let applied = self.local.replicate(self.now_ms, entries, true).unwrap();
         let mut unfinished = applied.unfinished;
         while unfinished {
             // Rows of dropped queues that are left over would count as something to be settled.
-            let sequence = self.machine.position().applied + 1;
-            let record = Record { sequence, now_ms: self.now_ms, entries: Vec::new() };
             self.model.settle_due();
-            unfinished = self.machine.apply(&record).unwrap().unfinished;
+            let applied = self.local.replicate(self.now_ms, Vec::new(), true).unwrap();
+            unfinished = applied.unfinished;
         }
         applied.outcomes
     }
@@ -98,7 +96,7 @@ impl Run {
     fn pass(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms;
         while self.model.count_due(until_ms) > DUE_MAX
-            && let Some(due_ms) = self.machine.next_due_ms().unwrap()
+            && let Some(due_ms) = self.local.machine().next_due_ms().unwrap()
             && due_ms <= until_ms
         {
             self.now_ms = self.now_ms.max(due_ms);
@@ -112,10 +110,10 @@ impl Run {
             Action::Pass(ms) => self.pass(*ms),
             Action::Tick => assert!(self.apply(Vec::new()).is_empty()),
             Action::Reopen => {
-                let storage = self.storage.clone();
-                let closed = std::mem::replace(&mut self.machine, Memory::default().open());
-                drop(closed);
-                self.machine = storage.open();
+                // As it is when the machine fails: closing would save the state, and so what is
+                // not in it comes back from the log.
+                self.storage = self.storage.copy();
+                self.local = self.storage.local();
             }
             Action::Run(intent, numbered) => {
                 self.secret += 1;
@@ -156,10 +154,10 @@ impl Run {
     }
 
     fn check_state(&self) {
-        assert_eq!(self.machine.verify().unwrap(), [""; 0]);
+        assert_eq!(self.local.machine().verify().unwrap(), [""; 0]);
         for number in 0..QUEUES {
             let name = queue_name(number);
-            let described = self.machine.describe(&name, self.model.now_ms).unwrap();
+            let described = self.local.machine().describe(&name, self.model.now_ms).unwrap();
             match self.model.find(&name) {
                 None => assert_eq!(described.unwrap_err().code, ErrorCode::NoSuchQueue),
                 Some(number) => {

@@ -1,21 +1,22 @@
 //! The thread that makes the records of a shard.
 
-use std::collections::HashMap;
+mod receives;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::list::PAGE_MAX;
 use qd_protocol::verbs::{self, Listed, Verb};
 use qd_protocol::{ErrorCode, QueueName};
 
 use super::batch::{Asker, Batch};
-use super::waiters::{Take, Waiters};
+use super::waiters::Waiters;
 use super::{Answer, Job, Mail, Mailbox, Peer, Slot, Work, closing, glob};
 use crate::clock::{Clock, StateClock};
 use crate::replicator::{Local, Result};
-use crate::shard::{Command, Origin, Outcome, Received};
+use crate::shard::{Command, Outcome};
 use crate::store;
 
 /// Longest sleep while something is due later: 1 s. Sleeping takes no account of the time in
@@ -35,10 +36,8 @@ pub struct Engine {
     mailbox: Mailbox,
     waiters: Waiters,
     next_ticket: u64,
-    /// Receives to be tried with the next record, before all others.
-    woken: Vec<Take>,
-    /// Receives of connections that have too much to read, by connection.
-    held_back: HashMap<u64, Vec<Take>>,
+    /// Queues of receives that were to take messages and did not: others are to be woken.
+    left: BTreeSet<QueueName>,
     /// State time from which on something is to be settled.
     next_due_ms: Option<u64>,
     /// Rows are left to be freed.
@@ -72,8 +71,7 @@ impl Engine {
             mailbox,
             waiters: Waiters::default(),
             next_ticket: 0,
-            woken: Vec::new(),
-            held_back: HashMap::new(),
+            left: BTreeSet::new(),
             next_due_ms,
             // What an earlier run left over is found by the first record.
             unfinished: true,
@@ -89,16 +87,14 @@ impl Engine {
         while !self.stopping {
             let first = self.next_mail();
             let now_ms = self.state_clock.now_ms();
-            if !self.waiters.is_empty() && self.is_due(now_ms) {
+            if self.waiters.any_waits() && self.is_due(now_ms) {
                 // Those who wait come before the requests of this round.
                 self.commit(Batch::default(), false)?;
             }
             let mut batch = Batch::default();
-            let woken = self.woken.len().min(WOKEN_PER_RECORD_MAX);
-            for take in self.woken.drain(..woken).collect::<Vec<_>>() {
-                self.push_take(take, &mut batch);
-            }
-            let mut next = first;
+            self.push_woken(&mut batch);
+            // Whoever has just been woken may be gone meanwhile.
+            let mut next = first.or_else(|| self.mailbox.mail.try_recv().ok());
             while let Some(mail) = next.take() {
                 self.take_in(mail, &mut batch)?;
                 if !batch.is_full() {
@@ -112,6 +108,8 @@ impl Engine {
             } else {
                 self.answer_reads(batch.reads)?;
             }
+            let left = std::mem::take(&mut self.left);
+            self.wake_for(left);
             self.expire_waits();
             self.flush();
             self.save_due_ms = self.local.save(self.uptime_ms())?;
@@ -123,14 +121,6 @@ impl Engine {
     fn reply(&mut self, peer: Arc<Peer>, request: (u32, u16), answer: Answer, slot: Slot) {
         let (correlation, opcode) = request;
         self.outbox.push(Outgoing { peer, correlation, opcode, answer, slot });
-    }
-
-    fn reply_to_take(&mut self, take: Take, answer: Answer) {
-        self.reply(take.peer, (take.correlation, verbs::Receive::OPCODE), answer, take.slot);
-    }
-
-    fn refuse(&mut self, take: Take, code: ErrorCode, text: &str) {
-        self.reply_to_take(take, Answer::Refused(code.refuse(text)));
     }
 
     /// Hands the answers of this round to the log.
@@ -156,7 +146,7 @@ impl Engine {
 
     /// The next mail; `None` when something else is to be done first.
     fn next_mail(&mut self) -> Option<Mail> {
-        if self.unfinished || !self.woken.is_empty() {
+        if self.unfinished || self.waiters.any_woken() {
             return self.mailbox.mail.try_recv().ok();
         }
         let until_due = self.next_due_ms.map(|ms| ms.saturating_sub(self.state_clock.now_ms()));
@@ -185,37 +175,20 @@ impl Engine {
             }
             Mail::Cancel(peer, correlation, permit) => {
                 batch.hold(Some(permit));
-                if let Some(take) = self.find_waiting(peer, correlation) {
-                    self.refuse(take, ErrorCode::Cancelled, CANCELLED);
-                } else {
-                    batch.cancel(peer, Some(correlation));
-                }
+                self.cancel(peer, correlation, batch);
             }
             Mail::Gone(peer) => {
                 batch.hold(None);
-                batch.cancel(peer, None);
-                self.waiters.forget(peer);
-                self.held_back.remove(&peer);
+                self.forget(peer, batch);
             }
             Mail::Drained(peer) => {
                 batch.hold(None);
-                for take in self.held_back.remove(&peer).unwrap_or_default() {
-                    self.push_take(take, batch);
-                }
+                self.push_held_back(peer, batch);
             }
             Mail::Stop => self.stopping = true,
             Mail::Failed => self.local.check()?,
         }
         Ok(())
-    }
-
-    fn find_waiting(&mut self, peer: u64, correlation: u32) -> Option<Take> {
-        if let Some(take) = self.waiters.cancel(peer, correlation) {
-            return Some(take);
-        }
-        let held = self.held_back.get_mut(&peer)?;
-        let at = held.iter().position(|take| take.correlation == correlation)?;
-        Some(held.remove(at))
     }
 
     fn take_in_job(&mut self, job: Job, batch: &mut Batch) {
@@ -224,30 +197,12 @@ impl Engine {
             Work::Describe(_) | Work::List(_) => {
                 batch.reads.push(Job { peer, correlation, slot, origin, work });
             }
-            Work::Receive(command, wait_ms) => {
-                let ticket = self.next_ticket;
-                self.next_ticket += 1;
-                if let Some(origin) = origin {
-                    self.supersede(origin, batch);
-                }
-                let wait_until_ms = self.uptime_ms().saturating_add(wait_ms);
-                let settled = Statuses::default();
-                let take = Take {
-                    peer,
-                    correlation,
-                    slot,
-                    origin,
-                    command,
-                    settled,
-                    wait_until_ms,
-                    ticket,
-                    cancelled: false,
-                };
-                self.push_take(take, batch);
+            Work::Receive(..) => {
+                self.take_in_receive(Job { peer, correlation, slot, origin, work }, batch);
             }
             Work::Change(opcode, command) => {
                 let woken = match &command {
-                    Command::Send(send) if !self.waiters.is_empty() => {
+                    Command::Send(send) if self.waiters.any_waits() => {
                         let (_, room) = self.local.machine().ready(&send.queue);
                         self.wake(&send.queue, send.messages.len() as u64, room)
                     }
@@ -267,47 +222,6 @@ impl Engine {
         }
     }
 
-    /// Ends the wait of the receive that is now repeated: its connection is lost, and what it took
-    /// would be known to nobody before the lease ends.
-    fn supersede(&mut self, origin: Origin, batch: &mut Batch) {
-        batch.supersede(origin);
-        if let Some(take) = self.waiters.supersede(origin) {
-            let text = "the request came again over another connection";
-            self.refuse(take, ErrorCode::Cancelled, text);
-        }
-    }
-
-    /// Takes out the waiting receives that came first for a queue: enough for `ready` messages,
-    /// of which `room` may be leased.
-    fn wake(&mut self, queue: &QueueName, mut ready: u64, mut room: u64) -> Vec<Take> {
-        let mut woken = Vec::new();
-        while ready > 0
-            && let Some(take) = self.waiters.pop(queue, room == 0)
-        {
-            if take.peer.hold_back() {
-                self.held_back.entry(take.peer.id()).or_default().push(take);
-                continue;
-            }
-            let most = u64::from(take.command.max);
-            ready = ready.saturating_sub(most);
-            if !take.command.delete {
-                room = room.saturating_sub(most);
-            }
-            woken.push(take);
-        }
-        woken
-    }
-
-    /// Adds a receive to the record, unless its connection has too much to read already.
-    fn push_take(&mut self, take: Take, batch: &mut Batch) {
-        if take.peer.hold_back() {
-            self.held_back.entry(take.peer.id()).or_default().push(take);
-            return;
-        }
-        let bytes_max = take.peer.answer_bytes_max().min(take.command.bytes_max);
-        batch.push_take(take, bytes_max);
-    }
-
     /// Makes a record of the batch and prepares its answers.
     fn commit(&mut self, batch: Batch, alone: bool) -> Result<()> {
         let now_ms = self.state_clock.now_ms();
@@ -321,25 +235,14 @@ impl Engine {
             let has_dropped = dropped.next_if_eq(&&index).is_some();
             self.answer(asker, outcome, has_dropped);
         }
-        if !self.waiters.is_empty() {
-            self.wake_touched(&applied.touched, named);
+        if self.waiters.any_waits() {
+            let machine = self.local.machine();
+            let touched = applied.touched.iter().filter_map(|number| machine.name(*number));
+            let queues: Vec<QueueName> = touched.cloned().chain(named).collect();
+            self.wake_for(queues);
         }
         drop(batch.permits);
         self.answer_reads(batch.reads)
-    }
-
-    /// Wakes receives for what can be delivered in the queues that a record has touched or that
-    /// its receives named: messages that became ready by themselves, that a receive left because
-    /// its answer was full or another queue had enough, or that came behind it in the record.
-    fn wake_touched(&mut self, touched: &[u64], named: Vec<QueueName>) {
-        let machine = self.local.machine();
-        let touched = touched.iter().filter_map(|number| machine.name(*number).cloned());
-        let queues: Vec<QueueName> = touched.chain(named).collect();
-        for queue in queues {
-            let (ready, room) = self.local.machine().ready(&queue);
-            let mut woken = self.wake(&queue, ready, room);
-            self.woken.append(&mut woken);
-        }
     }
 
     /// `has_dropped`: the request has dropped its queue now, not in an earlier record.
@@ -358,50 +261,6 @@ impl Engine {
                 self.reply(peer, (correlation, verbs::Drop::OPCODE), outcome.into(), slot);
             }
             Asker::Receive(take) => self.answer_take(*take, outcome),
-        }
-    }
-
-    fn answer_take(&mut self, mut take: Take, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Deferred => {
-                self.defer(take);
-                return;
-            }
-            Outcome::Received(mut received) => {
-                if received.settled.runs.is_empty() {
-                    received.settled = std::mem::take(&mut take.settled);
-                }
-                let is_over = take.wait_until_ms <= self.uptime_ms();
-                if received.messages.is_empty() && take.cancelled {
-                    self.refuse(take, ErrorCode::Cancelled, CANCELLED);
-                    return;
-                }
-                if received.messages.is_empty() && (!is_over || received.unfinished) {
-                    take.settled = received.settled;
-                    take.command.settle = Vec::new();
-                    if take.settled.runs.len() <= FEW_RUNS {
-                        take.slot.release_entries();
-                    }
-                    if received.unfinished {
-                        self.defer(take);
-                    } else {
-                        self.waiters.park(take);
-                    }
-                    return;
-                }
-                Outcome::Received(received)
-            }
-            other => other,
-        };
-        self.reply_to_take(take, outcome.into());
-    }
-
-    /// Tries a receive again with the next record.
-    fn defer(&mut self, take: Take) {
-        if take.cancelled {
-            self.refuse(take, ErrorCode::Cancelled, CANCELLED);
-        } else {
-            self.woken.push(take);
         }
     }
 
@@ -431,23 +290,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Answers those whose wait is over with nothing.
-    fn expire_waits(&mut self) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        for mut take in self.waiters.expire(self.uptime_ms()) {
-            let settled = std::mem::take(&mut take.settled);
-            let received = Received { settled, ..Received::default() };
-            self.reply_to_take(take, Outcome::Received(received).into());
-        }
-    }
-
     /// Refuses whoever still waits; everything asked for before the stop is done, and saved.
     fn close(mut self) -> Result<()> {
-        let held = std::mem::take(&mut self.held_back).into_values().flatten();
-        let woken = std::mem::take(&mut self.woken);
-        for take in self.waiters.drain().into_iter().chain(held).chain(woken) {
+        for take in self.waiters.drain() {
             self.refuse(take, ErrorCode::Closing, &closing().text);
         }
         while let Ok(mail) = self.mailbox.mail.try_recv() {

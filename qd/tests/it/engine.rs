@@ -3,6 +3,8 @@
 //! What is handed in before [`Rig::start`] waits in the mailbox, so the engine takes it in one
 //! round, or in as many as the limits of a record make of it.
 
+mod waiting;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -119,8 +121,16 @@ impl Rig {
     }
 
     fn start(&mut self) {
+        self.start_with(|_| ());
+    }
+
+    /// Shows every record to `tap` before it is carried out.
+    fn start_with(&mut self, mut tap: impl FnMut(&Record) + Send + 'static) {
         let records = Arc::clone(&self.records);
-        let tap = Box::new(move |record: &Record| records.lock().unwrap().push(record.clone()));
+        let tap = Box::new(move |record: &Record| {
+            records.lock().unwrap().push(record.clone());
+            tap(record);
+        });
         let local = self.local.take().unwrap().with_tap(tap);
         let clock = Clock::Manual(Arc::clone(&self.clock));
         let engine = Engine::new(local, clock, self.mailbox.take().unwrap()).unwrap();

@@ -13,7 +13,7 @@ use qd_protocol::{ErrorCode, QueueName};
 
 use super::batch::{Asker, Batch};
 use super::waiters::Waiters;
-use super::{Answer, Job, Mail, Mailbox, Peer, Slot, Work, closing, glob};
+use super::{Answer, Job, Mail, Mailbox, Peer, Reply, Slot, Work, closing, glob};
 use crate::clock::{Clock, StateClock};
 use crate::replicator::{Local, Result};
 use crate::shard::{Command, Outcome};
@@ -45,17 +45,8 @@ pub struct Engine {
     /// Uptime at which a checkpoint is due, in ms.
     save_due_ms: Option<u64>,
     /// Answers of this round, to be given when what they tell is durable.
-    outbox: Vec<Outgoing>,
+    outbox: Vec<(Arc<Peer>, Reply)>,
     stopping: bool,
-}
-
-/// An answer on its way out.
-struct Outgoing {
-    peer: Arc<Peer>,
-    correlation: u32,
-    opcode: u16,
-    answer: Answer,
-    slot: Slot,
 }
 
 impl Engine {
@@ -117,10 +108,12 @@ impl Engine {
         self.close()
     }
 
-    /// Gives an answer when what it may tell is durable.
+    /// Gives an answer when what it may tell is durable. It counts as unread from now on: the engine
+    /// may be far ahead of the disk.
     fn reply(&mut self, peer: Arc<Peer>, request: (u32, u16), answer: Answer, slot: Slot) {
         let (correlation, opcode) = request;
-        self.outbox.push(Outgoing { peer, correlation, opcode, answer, slot });
+        let reply = peer.count(correlation, opcode, answer, slot);
+        self.outbox.push((peer, reply));
     }
 
     /// Hands the answers of this round to the log.
@@ -130,8 +123,8 @@ impl Engine {
         }
         let outbox = std::mem::take(&mut self.outbox);
         self.local.when_durable(Box::new(move || {
-            for Outgoing { peer, correlation, opcode, answer, slot } in outbox {
-                peer.reply(correlation, opcode, answer, slot);
+            for (peer, reply) in outbox {
+                peer.send(reply);
             }
         }));
     }

@@ -29,6 +29,7 @@ pub struct Peer {
     id: u64,
     /// Unbounded as a channel; bounded by the places of unanswered requests and by `unread`.
     replies: UnboundedSender<Reply>,
+    /// Bytes of answers that are made and not written yet.
     unread: AtomicUsize,
     /// Of all connections.
     unread_all: Arc<AtomicUsize>,
@@ -54,11 +55,21 @@ impl Peer {
 
     /// Sends an answer.
     pub fn reply(&self, correlation: u32, opcode: u16, answer: Answer, slot: Slot) {
+        self.send(self.count(correlation, opcode, answer, slot));
+    }
+
+    /// Counts an answer as unread, to be sent when it may.
+    pub(super) fn count(&self, correlation: u32, opcode: u16, answer: Answer, slot: Slot) -> Reply {
         let bytes = answer.bytes();
         self.unread.fetch_add(bytes, Ordering::SeqCst);
         self.unread_all.fetch_add(bytes, Ordering::SeqCst);
+        Reply { correlation, opcode, answer, bytes, slot }
+    }
+
+    /// Sends an answer that is counted.
+    pub(super) fn send(&self, reply: Reply) {
         // A connection that is closed needs no answer.
-        let _ = self.replies.send(Reply { correlation, opcode, answer, bytes, slot });
+        let _ = self.replies.send(reply);
     }
 
     /// Notes that answers of `bytes` are written. Returns true when receives were held back

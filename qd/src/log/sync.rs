@@ -1,8 +1,12 @@
 //! The thread that makes records durable while the next ones are applied.
 //!
-//! Always true here: callbacks run in the order of their records, when these are durable, and
-//! never after a failure. Whoever appends while nothing else is under way syncs at once, in its own
-//! thread: waking another one costs as much as half a sync.
+//! Always true here:
+//!
+//! - Callbacks run one after the other in the order of their records, when these are durable, and
+//!   not after a failure.
+//! - Whoever appends while nothing else is under way syncs at once, in its own thread: waking another
+//!   one costs as much as half a sync.
+//! - Nobody waits for a thread that is gone: a panic is a failure of the log.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,6 +34,8 @@ struct State {
     recycle: Option<u64>,
     /// Somebody writes.
     busy: bool,
+    /// Somebody runs callbacks, also those that become ready meanwhile.
+    calling: bool,
     failed: Option<LogError>,
     stop: bool,
 }
@@ -99,12 +105,10 @@ impl Synced {
         if state.failed.is_some() {
             return;
         }
-        if state.durable < sequence {
-            state.callbacks.push_back((sequence, callback));
-            return;
+        state.callbacks.push_back((sequence, callback));
+        if state.durable >= sequence {
+            self.shared.call(state);
         }
-        drop(state);
-        callback();
     }
 
     /// Waits until the records up to `sequence` are durable.
@@ -176,6 +180,7 @@ impl Shared {
 
     /// Writes and syncs records; the caller has made itself the busy one.
     fn write(&self, records: &[(u64, Bytes)], recycle: Option<u64>) -> Result<()> {
+        let _failure = FailureOfPanic(self);
         let written = {
             let mut appender = self.appender.lock().unwrap_or_else(PoisonError::into_inner);
             let written = if records.is_empty() {
@@ -185,33 +190,70 @@ impl Shared {
             };
             written.and_then(|()| recycle.map_or(Ok(()), |sequence| appender.recycle(sequence)))
         };
-        let mut state = self.state();
-        state.busy = false;
         if let Err(error) = written {
             let again = error.again();
-            state.failed = Some(error);
-            // What is not durable is never answered.
-            state.callbacks.clear();
-            drop(state);
-            self.done.notify_all();
-            (self.on_failure)();
+            self.fail(error);
             return Err(again);
         }
+        let mut state = self.state();
+        state.busy = false;
         state.durable = records.last().map_or(state.durable, |(sequence, _)| *sequence);
         state.pending_bytes -= records.iter().map(|(_, payload)| payload.len()).sum::<usize>();
-        let durable = state.durable;
-        let ready = state.callbacks.partition_point(|(sequence, _)| *sequence <= durable);
-        let ready: Vec<_> = state.callbacks.drain(..ready).collect();
         let more = !state.records.is_empty() || state.recycle.is_some() || state.stop;
-        drop(state);
         self.done.notify_all();
         if more {
             self.work.notify_one();
         }
-        for (_, callback) in ready {
-            callback();
-        }
+        self.call(state);
         Ok(())
+    }
+
+    /// Runs the callbacks whose records are durable, unless another thread is at it, which then runs
+    /// these too.
+    fn call<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        if state.calling {
+            return;
+        }
+        let _failure = FailureOfPanic(self);
+        state.calling = true;
+        loop {
+            let durable = state.durable;
+            let ready = state.callbacks.partition_point(|(sequence, _)| *sequence <= durable);
+            if ready == 0 {
+                break;
+            }
+            let ready: Vec<_> = state.callbacks.drain(..ready).collect();
+            drop(state);
+            for (_, callback) in ready {
+                callback();
+            }
+            state = self.state();
+        }
+        state.calling = false;
+    }
+
+    fn fail(&self, error: LogError) {
+        let mut state = self.state();
+        state.busy = false;
+        state.failed.get_or_insert(error);
+        // What is not durable is never answered.
+        let never_run = std::mem::take(&mut state.callbacks);
+        drop(state);
+        drop(never_run);
+        self.done.notify_all();
+        self.work.notify_one();
+        (self.on_failure)();
+    }
+}
+
+/// Lets the log fail when its thread, or another one that does its work, panics.
+struct FailureOfPanic<'a>(&'a Shared);
+
+impl Drop for FailureOfPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(LogError::Failed("a fault in the program".to_owned()));
+        }
     }
 }
 

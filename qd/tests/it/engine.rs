@@ -3,6 +3,7 @@
 //! What is handed in before [`Rig::start`] waits in the mailbox, so the engine takes it in one
 //! round, or in as many as the limits of a record make of it.
 
+mod disk;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -14,11 +15,13 @@ use qd::broker::{
     Answer, Broker, Engine, Job, MAILBOX_BYTES_MAX, Mailbox, Peer, Reply, Slot, Work,
 };
 use qd::clock::{Clock, Reading};
+use qd::log::SEGMENT_BYTES;
+use qd::log::files::Files;
 use qd::replicator::Local;
 use qd::shard::command::{Create, Send as SendCommand};
 use qd::shard::{Command, Entry, Origin, Record};
 use qd_protocol::verbs::{self, Due, IfExists, SendEntry, SentRun};
-use qd_protocol::{AttributeChanges, ErrorCode, QueueName};
+use qd_protocol::{AttributeChanges, ErrorCode, QueueName, Statistics};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -78,14 +81,22 @@ fn drop_queue(queue: &str) -> Work {
 impl Rig {
     /// With queues `a` and `b`.
     fn new() -> Self {
+        let memory = Memory::default();
+        Self::with_log(&memory, Box::new(memory.clone()))
+    }
+
+    /// With the state in `memory` and the log in `files`.
+    fn with_log(memory: &Memory, files: Box<dyn Files>) -> Self {
         let (broker, mailbox) = Broker::new();
+        let machine = memory.try_open().unwrap();
+        let local = Local::open(machine, files, SEGMENT_BYTES, mailbox.on_failure()).unwrap();
         let reading =
             Reading { boot: Duration::from_secs(1), wall: Duration::from_millis(START_MS) };
         let mut rig = Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
             broker,
             mailbox: Some(mailbox),
-            local: Some(Memory::default().local()),
+            local: Some(local),
             clock: Arc::new(Mutex::new(reading)),
             slots: Arc::new(Semaphore::new(1_000_000)),
             connections: 0,
@@ -125,7 +136,12 @@ impl Rig {
     }
 
     /// Shows every record to `tap` before it is carried out.
-    fn start_with(&mut self, mut tap: impl FnMut(&Record) + Send + 'static) {
+    fn start_with(&mut self, tap: impl FnMut(&Record) + Send + 'static) {
+        let engine = self.engine(tap);
+        std::thread::spawn(move || engine.run().unwrap());
+    }
+
+    fn engine(&mut self, mut tap: impl FnMut(&Record) + Send + 'static) -> Engine {
         let records = Arc::clone(&self.records);
         let tap = Box::new(move |record: &Record| {
             records.lock().unwrap().push(record.clone());
@@ -133,8 +149,7 @@ impl Rig {
         });
         let local = self.local.take().unwrap().with_tap(tap);
         let clock = Clock::Manual(Arc::clone(&self.clock));
-        let engine = Engine::new(local, clock, self.mailbox.take().unwrap()).unwrap();
-        std::thread::spawn(move || engine.run().unwrap());
+        Engine::new(local, clock, self.mailbox.take().unwrap()).unwrap()
     }
 
     fn pass(&self, ms: u64) {
@@ -169,14 +184,18 @@ impl Rig {
         }
     }
 
-    fn ready(&mut self, queue: &str) -> u64 {
+    fn statistics(&mut self, queue: &str) -> Statistics {
         let mut connection = self.connect();
         let work = Work::Describe(verbs::Describe { queue: name(queue) });
         self.submit(&connection, 1, None, work);
         match self.answer(&mut connection).1 {
-            Answer::Describe(description) => description.statistics.ready,
+            Answer::Describe(description) => description.statistics,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn ready(&mut self, queue: &str) -> u64 {
+        self.statistics(queue).ready
     }
 
     /// Entries and items (messages, receipts, ids) of each record.

@@ -35,6 +35,8 @@ struct Room {
     frame_bytes: usize,
     /// Its place among the unanswered requests; `None` once it has been given to it.
     slot: Option<OwnedSemaphorePermit>,
+    /// As many entries as a request may have; `None` once it has been given those that it has.
+    entries: Option<OwnedSemaphorePermit>,
     /// Of [`Server::large_frames`].
     _bytes: OwnedSemaphorePermit,
 }
@@ -183,17 +185,20 @@ impl<R: Input> Reader<R> {
 
     /// Waits for room for a frame that announces `length`.
     ///
-    /// Its place among the unanswered requests comes first: a client could let receives wait in
-    /// all of them for a day, and must not keep the room of others as long.
+    /// Its place among the unanswered requests and its entries come first: a client could let
+    /// receives wait in all places for a day, or take its answers slowly, and must not keep the room
+    /// of others as long.
     async fn make_room(&mut self, length: u32) -> Result<(), Ended> {
         let slot = self.slot().await?;
+        let entries = self.entries(qd_protocol::BATCH_ENTRIES_MAX as usize).await?;
         let large_frames = Arc::clone(&self.server.large_frames);
         // The semaphore is never closed.
         let bytes = self.hold(large_frames.acquire_many_owned(length)).await?;
         let bytes = bytes.map_err(|_| Ended::Stopping)?;
         let frame_bytes = length as usize + 4;
         self.buffer.reserve(frame_bytes.saturating_sub(self.buffer.len()));
-        self.room = Some(Room { frame_bytes, slot: Some(slot), _bytes: bytes });
+        let (slot, entries) = (Some(slot), Some(entries));
+        self.room = Some(Room { frame_bytes, slot, entries, _bytes: bytes });
         Ok(())
     }
 
@@ -226,6 +231,14 @@ impl<R: Input> Reader<R> {
         let slots = Arc::clone(&self.slots);
         // The semaphore is never closed.
         self.hold(slots.acquire_owned()).await?.map_err(|_| Ended::Stopping)
+    }
+
+    /// Entries of unanswered requests.
+    async fn entries(&mut self, count: usize) -> Result<OwnedSemaphorePermit, Ended> {
+        let most = count.min(ENTRIES_UNANSWERED_MAX) as u32;
+        let entries = Arc::clone(&self.entries);
+        // The semaphore is never closed.
+        self.hold(entries.acquire_many_owned(most)).await?.map_err(|_| Ended::Stopping)
     }
 
     /// Waits for `room` to go on. Nothing is read meanwhile; that the connection ends is noticed
@@ -352,13 +365,15 @@ impl<R: Input> Reader<R> {
         bytes: usize,
     ) -> Result<(), Ended> {
         let place = self.slot().await?;
-        let mut entries = None;
-        if work.entries() > FEW_ENTRIES {
-            let most = work.entries().min(ENTRIES_UNANSWERED_MAX) as u32;
-            let room = Arc::clone(&self.entries).acquire_many_owned(most);
-            // The semaphore is never closed.
-            entries = Some(self.hold(room).await?.map_err(|_| Ended::Stopping)?);
-        }
+        // What a large frame has too many of is given back here.
+        let reserved = self.room.as_mut().and_then(|room| room.entries.take());
+        let entries = match work.entries() {
+            0..=FEW_ENTRIES => None,
+            count => match reserved.and_then(|mut reserved| reserved.split(count)) {
+                Some(entries) => Some(entries),
+                None => Some(self.entries(count).await?),
+            },
+        };
         let slot = Slot::new(place, entries);
         let job = Job { peer: Arc::clone(&self.peer), correlation, slot, origin, work };
         let server = Arc::clone(&self.server);

@@ -10,7 +10,10 @@
 //! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room
 //!   stops reading. The answers that a connection has not read yet are bounded too
 //!   ([`UNREAD_BYTES_MAX`], less when all together have a lot to read): a receive waits until they
-//!   are read, also beyond its own time, for an answer that nothing is there would not be true.
+//!   are read, also beyond its own time, for an answer that nothing is there would not be true. Its
+//!   receipts are settled at once.
+//! - A receive that waits for a message keeps none of its connection's entries, which would keep
+//!   other requests from being read.
 //! - Receives that wait are served first come, first served per queue. A send takes the receives
 //!   that wait for its queue into its own record: one sync brings the message to its consumer.
 
@@ -18,6 +21,7 @@ mod answer;
 mod batch;
 mod engine;
 mod glob;
+mod kept;
 mod peer;
 mod waiters;
 mod work;
@@ -47,6 +51,9 @@ pub const UNREAD_ALL_BYTES_MAX: usize = 128 << 20;
 /// Bytes of messages in one answer, and of unread answers of one connection past which its
 /// receives wait, while memory is short: 64 KiB.
 pub const UNREAD_SHORT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of statuses of receipts that the waiting receives of one connection keep for their answers,
+/// past which a receive with many different ones does not wait: 1 MiB, 25 of 10,000 receipts each.
+pub const STATUSES_KEPT_BYTES_MAX: usize = 1 << 20;
 /// What a request takes of the mailbox besides its payload.
 const REQUEST_BYTES: usize = 256;
 
@@ -90,6 +97,11 @@ impl Slot {
     /// Gives back the entries of a request of which little is left to be answered.
     fn release_entries(&mut self) {
         self.entries = None;
+    }
+
+    /// True when the request has many entries that are to be answered.
+    fn has_entries(&self) -> bool {
+        self.entries.is_some()
     }
 }
 

@@ -65,7 +65,7 @@ impl Answer {
 }
 
 /// About the memory that a refusal takes with its texts.
-const REFUSAL_BYTES: usize = 512;
+pub(super) const REFUSAL_BYTES: usize = 512;
 
 fn statuses_bytes(statuses: &Statuses) -> usize {
     let bytes = |refused: bool| 32 + if refused { REFUSAL_BYTES } else { 0 };

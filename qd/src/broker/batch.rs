@@ -70,7 +70,7 @@ impl Batch {
         self.askers.push(asker);
     }
 
-    /// Adds a receive that takes messages of `bytes_max` bytes at most.
+    /// Adds a receive that takes messages of `bytes_max` bytes at most, or only settles its receipts.
     pub fn push_take(&mut self, take: Take, bytes_max: u64) {
         let index = self.entries.len();
         self.receives.insert((take.peer.id(), take.correlation, index));
@@ -79,6 +79,9 @@ impl Batch {
         }
         let mut command = take.command.clone();
         command.bytes_max = bytes_max;
+        if take.cancelled || take.settling {
+            command.max = 0;
+        }
         self.push(take.origin, Command::Receive(command), Asker::Receive(Box::new(take)));
     }
 

@@ -24,8 +24,6 @@ use crate::store;
 const SLEEP_MS_MAX: u64 = 1_000;
 /// Most receives that are tried again in one record, which leaves room for requests.
 const WOKEN_PER_RECORD_MAX: usize = 2_048;
-/// Runs of statuses that a waiting receive may keep without counting as a large request.
-const FEW_RUNS: usize = 16;
 const CANCELLED: &str = "the request was cancelled";
 
 /// The engine; see [`super`].

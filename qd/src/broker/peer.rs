@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use qd_protocol::verbs::receive::ANSWER_BYTES_MAX;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Answer, Slot, UNREAD_ALL_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_SHORT_BYTES_MAX};
+use super::{
+    Answer, STATUSES_KEPT_BYTES_MAX, Slot, UNREAD_ALL_BYTES_MAX, UNREAD_BYTES_MAX,
+    UNREAD_SHORT_BYTES_MAX,
+};
 
 /// An answer on its way to the connection.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Peer {
     unread_all: Arc<AtomicUsize>,
     /// The engine holds receives back until the connection has read its answers.
     held_back: AtomicBool,
+    /// Bytes of statuses that its waiting receives keep.
+    kept: AtomicUsize,
 }
 
 impl Peer {
@@ -45,7 +50,7 @@ impl Peer {
         unread_all: Arc<AtomicUsize>,
     ) -> Self {
         let (unread, held_back) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { id, replies, unread, unread_all, held_back }
+        Self { id, replies, unread, unread_all, held_back, kept: AtomicUsize::new(0) }
     }
 
     /// The connection's number.
@@ -78,6 +83,22 @@ impl Peer {
         let before = self.unread.fetch_sub(bytes, Ordering::SeqCst);
         self.unread_all.fetch_sub(bytes, Ordering::SeqCst);
         before - bytes <= self.unread_max() / 2 && self.held_back.swap(false, Ordering::SeqCst)
+    }
+
+    /// Counts statuses that a waiting receive keeps, unless that is too much. Only the engine's thread
+    /// counts.
+    pub(super) fn keep(&self, bytes: usize) -> bool {
+        let kept = self.kept.load(Ordering::SeqCst) + bytes;
+        let fits = kept <= STATUSES_KEPT_BYTES_MAX;
+        if fits {
+            self.kept.store(kept, Ordering::SeqCst);
+        }
+        fits
+    }
+
+    /// Notes that statuses are not kept any more.
+    pub(super) fn forget_kept(&self, bytes: usize) {
+        self.kept.fetch_sub(bytes, Ordering::SeqCst);
     }
 
     /// True when all connections together have so much to read that each gets only a little more.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use qd_protocol::QueueName;
-use qd_protocol::verbs::delete::Statuses;
 
+use super::kept::Kept;
 use super::{Peer, Slot};
 use crate::shard::Origin;
 use crate::shard::command;
@@ -27,13 +27,15 @@ pub(super) struct Take {
     /// What to do; the receipts are gone once they are settled.
     pub command: command::Receive,
     /// What the receipts' settlement gave.
-    pub settled: Statuses,
+    pub settled: Kept,
     /// When to stop waiting, in ms of uptime.
     pub wait_until_ms: u64,
     /// Place in the order of arrival; kept when a wake-up was in vain.
     pub ticket: u64,
     /// Nobody waits for it any more: it is not to be parked.
     pub cancelled: bool,
+    /// The record that it is in settles its receipts only, for its connection has too much to read.
+    pub settling: bool,
 }
 
 /// What a receive in no record waits for.

@@ -17,7 +17,7 @@ use qd::shard::Machine;
 use qd::store::{CACHE_BYTES, Store};
 use qd_protocol::frame::FLAG_REFUSED;
 use qd_protocol::preamble::Status;
-use qd_protocol::request::put_request;
+use qd_protocol::request::{put_request, read_answer};
 use qd_protocol::verbs::{
     Create, Delete, Describe, IfExists, Ping, Receive, Send, SendEntry, Verb,
 };
@@ -295,6 +295,73 @@ fn client_without_a_place_for_its_large_frame_keeps_no_room_from_others() {
     }
 }
 
+/// Receipts of queue `jobs` that are refused by turns as over and as never given out, so that no
+/// two neighbours have the same status.
+fn refused_by_turns(raw: &mut Raw) -> Vec<Receipt> {
+    raw.call(&create("jobs")).unwrap();
+    raw.call(&send("jobs", b"one".to_vec())).unwrap();
+    let stale = raw.call(&receive("jobs", 0)).unwrap().messages[0].receipt;
+    raw.call(&Delete { queue: queue("jobs"), receipts: vec![stale] }).unwrap();
+    (0..10_000).map(|at| Receipt { id: 1 + at % 2, ..stale }).collect()
+}
+
+#[test]
+fn receives_that_wait_keep_no_entries_of_the_receipts_that_they_settled() {
+    let served = Served::new(Timeouts::default(), 10).run();
+    let mut client = served.raw();
+    let settle = refused_by_turns(&mut client);
+    for _ in 0..3 {
+        client.send(&Receive { settle: settle.clone(), ..receive("jobs", 24 * 3_600_000) });
+    }
+    // Behind them a request with many entries of its own.
+    let delete = Delete { queue: queue("jobs"), receipts: settle };
+    assert_eq!(client.call(&delete).unwrap().statuses.runs.len(), 10_000);
+    // Those that wait have their message and all of their statuses.
+    client.send(&send("jobs", b"two".to_vec()));
+    let answer = loop {
+        let frame = client.frame().unwrap().unwrap();
+        if frame.opcode == Receive::OPCODE {
+            break read_answer::<Receive>(frame).unwrap();
+        }
+    };
+    assert_eq!((answer.messages.len(), answer.settled.runs.len()), (1, 10_000));
+}
+
+#[test]
+fn receives_that_wait_keep_bounded_statuses() {
+    let served = Served::new(Timeouts::default(), 10).run();
+    let mut client = served.raw();
+    let settle = refused_by_turns(&mut client);
+    let waits = Receive { settle, ..receive("jobs", 24 * 3_600_000) };
+    for _ in 0..25 {
+        client.send(&waits);
+    }
+    let answer = client.call(&waits).unwrap();
+    assert_eq!((answer.messages.len(), answer.settled.runs.len()), (0, 10_000));
+}
+
+#[test]
+fn client_without_entries_for_its_large_frame_keeps_no_room_from_others() {
+    let served = Served::with(|server| {
+        server.large_frames = Arc::new(Semaphore::new(17 << 20));
+    })
+    .run();
+    let mut other = served.raw();
+    let mut hostile = served.raw();
+    let receipts = refused_by_turns(&mut hostile);
+    let delete = request(1, None, &Delete { queue: queue("jobs"), receipts });
+    // Their answers are not read, and have all entries; then comes a large frame with some more.
+    hostile.write(&delete).unwrap();
+    hostile.write(&delete).unwrap();
+    let entries = vec![SendEntry::new(vec![b'x'; 900_000]); 17];
+    hostile.limit(Duration::from_secs(1));
+    let taken = hostile.write(&request(2, None, &Send { queue: queue("jobs"), entries }));
+    assert!(taken.is_err(), "it has no entries left");
+    for _ in 0..3 {
+        other.call(&send("jobs", vec![b'l'; 16 << 20])).unwrap();
+    }
+}
+
 #[test]
 fn stranger_who_says_nothing_does_not_hold_up_the_stop() {
     let served = Served::new(Timeouts::default(), 100).run();
@@ -314,12 +381,7 @@ fn stranger_who_says_nothing_does_not_hold_up_the_stop() {
 fn client_that_reads_no_answers_is_not_read_from_past_a_number_of_entries() {
     let served = Served::new(Timeouts::default(), 10).run();
     let mut rude = served.raw();
-    rude.call(&create("jobs")).unwrap();
-    rude.call(&send("jobs", b"one".to_vec())).unwrap();
-    let stale = rude.call(&receive("jobs", 0)).unwrap().messages[0].receipt;
-    rude.call(&Delete { queue: queue("jobs"), receipts: vec![stale] }).unwrap();
-    // By turns one that is over and one that never was: each has an answer of its own.
-    let receipts = (0..10_000).map(|at| Receipt { id: 1 + at % 2, ..stale }).collect();
+    let receipts = refused_by_turns(&mut rude);
     let delete = Delete { queue: queue("jobs"), receipts };
     let mut request = BytesMut::new();
     put_request(&mut request, 1, None, &delete);

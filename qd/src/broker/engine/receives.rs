@@ -7,7 +7,8 @@ use qd_protocol::verbs::Verb;
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::{ErrorCode, QueueName};
 
-use super::{Batch, CANCELLED, Engine, FEW_RUNS, WOKEN_PER_RECORD_MAX};
+use super::{Batch, CANCELLED, Engine, WOKEN_PER_RECORD_MAX};
+use crate::broker::kept::Kept;
 use crate::broker::waiters::Take;
 use crate::broker::{Answer, Job, Work};
 use crate::shard::{Origin, Outcome, Received};
@@ -31,10 +32,11 @@ impl Engine {
             slot,
             origin,
             command,
-            settled: Statuses::default(),
+            settled: Kept::default(),
             wait_until_ms: self.uptime_ms().saturating_add(wait_ms),
             ticket,
             cancelled: false,
+            settling: false,
         };
         self.push_take(take, batch);
     }
@@ -142,51 +144,50 @@ impl Engine {
         }
     }
 
-    /// Adds a receive to the record, unless its connection has too much to read already.
-    pub(super) fn push_take(&mut self, take: Take, batch: &mut Batch) {
+    /// Adds a receive to the record, unless its connection has too much to read already: then only its
+    /// receipts are settled.
+    pub(super) fn push_take(&mut self, mut take: Take, batch: &mut Batch) {
         if take.peer.hold_back() {
             self.leave(&take);
-            self.waiters.hold_back(take);
-            return;
+            if take.command.settle.is_empty() {
+                return self.waiters.hold_back(take);
+            }
+            take.settling = true;
         }
         let bytes_max = take.peer.answer_bytes_max().min(take.command.bytes_max);
         batch.push_take(take, bytes_max);
     }
 
     pub(super) fn answer_take(&mut self, mut take: Take, outcome: Outcome) {
-        let mut received = match outcome {
+        match outcome {
             // It has done nothing yet, so it was not cancelled either.
-            Outcome::Deferred => return self.waiters.wake(take),
-            Outcome::Received(received) => received,
-            other => {
-                self.leave(&take);
-                return self.reply_to_take(take, other.into());
-            }
-        };
-        if received.settled.runs.is_empty() {
-            received.settled = std::mem::take(&mut take.settled);
-        }
-        if received.messages.is_empty() {
-            let is_over = take.wait_until_ms <= self.uptime_ms();
-            if !take.cancelled && (!is_over || received.unfinished) {
-                take.settled = received.settled;
-                take.command.settle = Vec::new();
-                if take.settled.runs.len() <= FEW_RUNS {
-                    take.slot.release_entries();
+            Outcome::Deferred => self.waiters.wake(take),
+            Outcome::Received(received) if received.messages.is_empty() => {
+                if take.cancelled {
+                    self.leave(&take);
+                    return self.refuse(take, ErrorCode::Cancelled, CANCELLED);
                 }
-                if received.unfinished {
+                keep(&mut take, received.settled);
+                if std::mem::take(&mut take.settling) || received.unfinished {
                     self.waiters.wake(take);
+                } else if take.wait_until_ms <= self.uptime_ms() || take.slot.has_entries() {
+                    self.leave(&take);
+                    self.answer_empty(take);
                 } else {
                     self.waiters.park(take);
                 }
-                return;
             }
-            self.leave(&take);
-            if take.cancelled {
-                return self.refuse(take, ErrorCode::Cancelled, CANCELLED);
+            Outcome::Received(mut received) => {
+                if received.settled.runs.is_empty() {
+                    received.settled = take.settled.take();
+                }
+                self.reply_to_take(take, Outcome::Received(received).into());
+            }
+            other => {
+                self.leave(&take);
+                self.reply_to_take(take, other.into());
             }
         }
-        self.reply_to_take(take, Outcome::Received(received).into());
     }
 
     /// Answers those whose wait is over with nothing.
@@ -194,11 +195,15 @@ impl Engine {
         if !self.waiters.any_waits() {
             return;
         }
-        for mut take in self.waiters.expire(self.uptime_ms()) {
-            let settled = std::mem::take(&mut take.settled);
-            let received = Received { settled, ..Received::default() };
-            self.reply_to_take(take, Outcome::Received(received).into());
+        for take in self.waiters.expire(self.uptime_ms()) {
+            self.answer_empty(take);
         }
+    }
+
+    /// Answers with no messages.
+    fn answer_empty(&mut self, mut take: Take) {
+        let received = Received { settled: take.settled.take(), ..Received::default() };
+        self.reply_to_take(take, Outcome::Received(received).into());
     }
 
     fn reply_to_take(&mut self, take: Take, answer: Answer) {
@@ -214,6 +219,17 @@ impl Engine {
 /// Adds a receive to the record of which only the receipts are to be settled.
 fn push_ended(mut take: Take, batch: &mut Batch) {
     take.cancelled = true;
-    take.command.max = 0;
     batch.push_take(take, 0);
+}
+
+/// Keeps what became of the receipts of a receive that goes on, and gives its entries back unless
+/// that is too much.
+fn keep(take: &mut Take, settled: Statuses) {
+    take.command.settle = Vec::new();
+    if take.settled.is_empty() {
+        take.settled = Kept::new(settled);
+    }
+    if take.settled.count(&take.peer) {
+        take.slot.release_entries();
+    }
 }

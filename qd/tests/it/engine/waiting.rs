@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use qd::broker::Answer;
 use qd::shard::command::Send as SendCommand;
 use qd::shard::{Command, NewMessage, Record};
-use qd_protocol::ErrorCode;
 use qd_protocol::verbs::Due;
+use qd_protocol::{ErrorCode, Receipt};
 
 use super::{Connection, Rig, START_MS, name, origin, receive, send};
 use crate::random_work::message;
@@ -168,4 +169,36 @@ fn receive_that_is_held_back_ends_when_it_comes_again() {
     rig.submit(&slow, 2, None, send("a", &["one", "two"]));
     assert_eq!(rig.bodies(&mut anew), ["one"]);
     assert_eq!(rig.ready("a"), 1, "nothing is taken for the connection that was lost");
+}
+
+/// Sends a message to queue `a` and receives it.
+fn lease(rig: &Rig, client: &mut Connection) -> Receipt {
+    rig.submit(client, 91, None, send("a", &["one"]));
+    rig.submit(client, 92, None, receive("a", 0, |_| ()));
+    rig.answer(client);
+    match rig.answer(client).1 {
+        Answer::Receive(received) => received.messages[0].receipt,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn receipts_of_a_receive_that_is_held_back_are_settled_at_once() {
+    let mut rig = Rig::new();
+    let mut slow = rig.connect();
+    send_large(&mut rig, 3);
+    rig.start();
+    let receipt = lease(&rig, &mut slow);
+    fill(&rig, &slow);
+    assert_eq!(rig.ready("b"), 0);
+    rig.submit(&slow, 1, Some(origin(1)), receive("a", 600_000, |r| r.settle = vec![receipt]));
+    let statistics = rig.statistics("a");
+    assert_eq!((statistics.leased, statistics.deleted), (0, 1));
+    // It has its message and its statuses when the connection has read.
+    rig.submit(&slow, 2, None, send("a", &["two"]));
+    read(&rig, &mut slow);
+    assert_eq!(rig.answer(&mut slow).0, 2);
+    let Answer::Receive(received) = rig.answer(&mut slow).1 else { panic!() };
+    assert_eq!(received.settled.runs, [(1, None)]);
+    assert_eq!(received.messages[0].body.bytes, "two");
 }

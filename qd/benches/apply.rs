@@ -28,7 +28,12 @@ impl Bench {
         self.number += 1;
         let number = self.number;
         let entry = |(producer, command)| {
-            let origin = Origin { producer: producer as u64 + 1, number, answered_below: number };
+            let origin = Origin {
+                producer: producer as u64 + 1,
+                number,
+                answered_below: number,
+                continued: false,
+            };
             Entry { origin: Some(origin), command }
         };
         let entries = commands.into_iter().enumerate().map(entry).collect();

@@ -284,6 +284,7 @@ impl<R: Input> Reader<R> {
                 producer,
                 number: numbering.number,
                 answered_below: numbering.answered_below,
+                continued: false,
             },
         );
         let work = match request {

@@ -38,6 +38,9 @@ pub struct Origin {
     pub number: u64,
     /// Requests below this number are answered and will not come again.
     pub answered_below: u64,
+    /// No repeat but the same request once more: a receive that was carried out, its receipts and
+    /// all, found nothing, and goes on.
+    pub continued: bool,
 }
 
 /// A change of the state.

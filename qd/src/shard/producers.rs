@@ -19,7 +19,9 @@
 //!
 //! Sent, settled and redriven are encoded as on the wire. Of a receive the leases are kept,
 //! not the messages: they are delivered again as far as the leases still hold them. When they hold
-//! nothing any more the receive is carried out anew, all but its settlement.
+//! nothing any more the receive is carried out anew, all but its settlement. A receive that waits is
+//! carried out several times; whether what it settled is still kept makes no difference to it, only
+//! to one that comes again: `answer_forgotten` is then all that can be said of its receipts.
 //!
 //! Rows stand in generations of 10 minutes of state time; a row moves to the current one when it
 //! is used. Those of the generation before the last are freed, so that a producer is forgotten
@@ -100,9 +102,13 @@ impl Step<'_, '_> {
                 let text = format!("request {} was one of another verb before", origin.number);
                 return Ok(Recalled::Answer(ErrorCode::MalformedRequest.refuse(text).into()));
             }
-            let answer = decode_answer(answer.clone())
+            let mut answer = decode_answer(answer.clone())
                 .map_err(|error| StoreError::Damaged(format!("producer: {error}")))?;
+            complete(&mut answer, command);
             return self.recall_answer(answer);
+        }
+        if origin.continued {
+            return Ok(Recalled::Settled(Statuses::default()));
         }
         if producer.is_forgotten(origin.number) {
             let text = format!(
@@ -216,6 +222,18 @@ impl Producer {
         };
         read(&mut Reader::new(Bytes::copy_from_slice(row)))
             .map_err(|error| StoreError::Damaged(format!("producer: {error}")))
+    }
+}
+
+/// Says of receipts whose statuses are not kept that they are not.
+fn complete(answer: &mut Outcome, command: &Command) {
+    if let (Outcome::Received(received), Command::Receive(receive)) = (answer, command)
+        && received.settled.runs.is_empty()
+        && !receive.settle.is_empty()
+    {
+        let text = "the receipt was settled before, and what became of it is no longer kept";
+        let refusal = Box::new(ErrorCode::AnswerForgotten.refuse(text));
+        received.settled.runs.push((receive.settle.len() as u32, Some(refusal)));
     }
 }
 
@@ -351,7 +369,7 @@ mod tests {
     use super::*;
 
     fn remember(producer: &mut Producer, number: u64, answered_below: u64, bytes: usize) {
-        let origin = Origin { producer: 1, number, answered_below };
+        let origin = Origin { producer: 1, number, answered_below, continued: false };
         producer.remember(origin, vec![4; bytes].into());
     }
 

@@ -53,7 +53,7 @@ fn name(queue: &str) -> QueueName {
 }
 
 fn origin(number: u64) -> Origin {
-    Origin { producer: 5, number, answered_below: 1 }
+    Origin { producer: 5, number, answered_below: 1, continued: false }
 }
 
 fn send(queue: &str, bodies: &[&str]) -> Work {

@@ -34,7 +34,7 @@ proptest! {
                 Action::Run(intent, _) => {
                     let command = intent.command(&known, index as u64);
                     let number = index as u64 + 1;
-                    let origin = Origin { producer: number % 3 + 1, number, answered_below: 1 };
+                    let origin = Origin { producer: number % 3 + 1, number, answered_below: 1, continued: false };
                     entries.push(Entry { origin: Some(origin), command });
                 }
                 Action::Tick | Action::Reopen => {

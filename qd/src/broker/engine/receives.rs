@@ -226,6 +226,9 @@ fn push_ended(mut take: Take, batch: &mut Batch) {
 /// that is too much.
 fn keep(take: &mut Take, settled: Statuses) {
     take.command.settle = Vec::new();
+    if let Some(origin) = &mut take.origin {
+        origin.continued = true;
+    }
     if take.settled.is_empty() {
         take.settled = Kept::new(settled);
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! record:  u8 layout (1), u64 sequence, u64 now (state ms), u32 count, entries
-//! entry:   u8 kind, u8 numbered; when numbered u64 producer, u64 number, u64 answered below;
-//!          then by kind:
+//! entry:   u8 kind, u8 numbered (0 no, 1 yes, 2 a request that goes on); when numbered u64 producer,
+//!          u64 number, u64 answered below; then by kind:
 //! 1 create  short string queue, u8 if exists (0 compare, 1 keep, 2 update), u32 length and
 //!           optional fields of attributes
 //! 2 drop    short string queue, u8 only if empty
@@ -75,8 +75,8 @@ impl Entry {
             Command::Update(_) => 7,
             Command::Redrive(_) => 8,
         });
-        out.put_u8(u8::from(self.origin.is_some()));
-        if let Some(Origin { producer, number, answered_below }) = self.origin {
+        out.put_u8(self.origin.map_or(0, |origin| 1 + u8::from(origin.continued)));
+        if let Some(Origin { producer, number, answered_below, .. }) = self.origin {
             out.put_u64_le(producer);
             out.put_u64_le(number);
             out.put_u64_le(answered_below);
@@ -95,14 +95,15 @@ impl Entry {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let kind = input.u8("kind of entry")?;
-        let origin = if input.flag("numbered")? {
-            Some(Origin {
+        let origin = match input.u8("numbered")? {
+            0 => None,
+            kind @ (1 | 2) => Some(Origin {
                 producer: input.u64("producer")?,
                 number: input.u64("request number")?,
                 answered_below: input.u64("answered below")?,
-            })
-        } else {
-            None
+                continued: kind == 2,
+            }),
+            other => return Err(DecodeError::value("numbered", format!("{other}"))),
         };
         let command = match kind {
             1 => Command::Create(Create::decode(input)?),
@@ -457,8 +458,9 @@ mod tests {
             }),
             Command::Update(Update { queue, attributes: AttributeChanges::default() }),
         ];
-        let origin = Some(Origin { producer: 1, number: 2, answered_below: 1 });
-        let entry = |(at, command)| Entry { origin: origin.filter(|_| at % 2 == 0), command };
+        let origin =
+            |at| Origin { producer: 1, number: 2, answered_below: 1, continued: at % 4 == 0 };
+        let entry = |(at, command)| Entry { origin: (at % 2 == 0).then(|| origin(at)), command };
         let entries = commands.into_iter().enumerate().map(entry).collect();
         Record { sequence: 17, now_ms: 18, entries }
     }

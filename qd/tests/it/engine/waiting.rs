@@ -202,3 +202,32 @@ fn receipts_of_a_receive_that_is_held_back_are_settled_at_once() {
     assert_eq!(received.settled.runs, [(1, None)]);
     assert_eq!(received.messages[0].body.bytes, "two");
 }
+
+#[test]
+fn receive_that_has_settled_and_waits_outlives_the_answers_of_others() {
+    let mut rig = Rig::new();
+    let mut client = rig.connect();
+    rig.start();
+    let receipt = lease(&rig, &mut client);
+    let settles = |receive: &mut qd_protocol::verbs::Receive| receive.settle = vec![receipt];
+    rig.submit(&client, 3, Some(origin(1)), receive("a", 600_000, settles));
+    // More requests than answers are kept of, each answered before the next.
+    for number in 2..2_052 {
+        rig.submit(&client, 4, Some(origin(number)), send("b", &["x"]));
+    }
+    for _ in 2..2_052 {
+        assert!(matches!(rig.answer(&mut client), (4, Answer::Send(_))));
+    }
+    let mut other = rig.connect();
+    rig.submit(&other, 1, None, send("a", &["two"]));
+    assert!(matches!(rig.answer(&mut other).1, Answer::Send(_)));
+    let Answer::Receive(received) = rig.answer(&mut client).1 else { panic!() };
+    assert_eq!(received.settled.runs, [(1, None)]);
+    assert_eq!(received.messages[0].body.bytes, "two");
+    // A repeat gets the message again; of the receipt only that nothing is known any more.
+    rig.submit(&other, 2, Some(origin(1)), receive("a", 600_000, settles));
+    let Answer::Receive(again) = rig.answer(&mut other).1 else { panic!() };
+    assert_eq!(again.messages, received.messages);
+    let refusal = again.settled.entries().next().unwrap().unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::AnswerForgotten);
+}

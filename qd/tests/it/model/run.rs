@@ -135,7 +135,12 @@ impl Run {
     }
 
     fn compare(&mut self, command: &Command, number: Option<u64>) {
-        let origin = number.map(|number| Origin { producer: 9, number, answered_below: 1 });
+        let origin = number.map(|number| Origin {
+            producer: 9,
+            number,
+            answered_below: 1,
+            continued: false,
+        });
         let actual = self.apply(vec![Entry { origin, command: command.clone() }]);
         let [actual] = <[Outcome; 1]>::try_from(actual).unwrap();
         let expected = match number {

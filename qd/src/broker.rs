@@ -6,7 +6,7 @@
 //! - One thread, the *engine*, makes the records of a shard, at its own pace: it takes everything
 //!   that waits in its mailbox and makes one record of it (group commit).
 //! - An answer leaves when the last record that it may tell of is durable, whatever it is an answer
-//!   to; until then it waits with the log. Reads run between records.
+//!   to; until then it waits with the log. Reads run between records, a few milliseconds at a time.
 //! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room
 //!   stops reading. The answers that a connection has not read yet are bounded too
 //!   ([`UNREAD_BYTES_MAX`], less when all together have a lot to read): a receive waits until they
@@ -23,6 +23,7 @@ mod engine;
 mod glob;
 mod kept;
 mod peer;
+mod reads;
 mod waiters;
 mod work;
 

@@ -191,26 +191,18 @@ impl Machine {
         self.store.read(|tables| Ok(Ok(self.description(tables, *number, now_ms)?)))
     }
 
-    /// Queues behind `after` whose names `matches`, at most `most`, and whether there are more.
-    pub fn list(
-        &self,
-        after: Option<&QueueName>,
-        most: usize,
-        now_ms: u64,
-        matches: impl Fn(&str) -> bool,
-    ) -> Result<(Vec<QueueDescription>, bool)> {
+    /// Names of the queues behind `after`, in order.
+    pub fn names_behind(&self, after: Option<&QueueName>) -> impl Iterator<Item = &QueueName> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let behind = self.names.range((after.map_or(Unbounded, Excluded), Unbounded));
-        let mut found =
-            behind.filter(|(name, _)| matches(name.as_str())).map(|(_, number)| *number);
-        let page: Vec<u64> = found.by_ref().take(most).collect();
-        let more = found.next().is_some();
-        let describe = |tables: &Tables<'_>| {
-            page.iter()
-                .map(|number| self.description(tables, *number, now_ms))
-                .collect::<Result<_>>()
-        };
-        Ok((self.store.read(describe)?, more))
+        self.names.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(name, _)| name)
+    }
+
+    /// Attributes and statistics of those of the named queues that are there.
+    pub fn describe_all(&self, names: &[QueueName], now_ms: u64) -> Result<Vec<QueueDescription>> {
+        let numbers = names.iter().filter_map(|name| self.names.get(name));
+        self.store.read(|tables| {
+            numbers.map(|number| self.description(tables, *number, now_ms)).collect()
+        })
     }
 
     fn description(

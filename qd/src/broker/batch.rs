@@ -7,7 +7,7 @@ use qd_protocol::QueueName;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::waiters::Take;
-use super::{Job, Peer, Slot};
+use super::{Peer, Slot};
 use crate::shard::{Command, Entry, Origin};
 
 /// Most requests in one record.
@@ -25,8 +25,6 @@ pub(super) struct Batch {
     pub entries: Vec<Entry>,
     /// One per entry.
     pub askers: Vec<Asker>,
-    /// To be answered after the record.
-    pub reads: Vec<Job>,
     /// Room in the mailbox, given back after the record.
     pub permits: Vec<OwnedSemaphorePermit>,
     /// Connection, correlation id and index of every receive.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use qd_protocol::verbs::list::PAGE_MAX;
-use qd_protocol::verbs::{self, Listed, Verb};
+use qd_protocol::verbs::{self, Verb};
 use qd_protocol::{ErrorCode, QueueName};
 
 use super::batch::{Asker, Batch};
+use super::reads::Reads;
 use super::waiters::Waiters;
-use super::{Answer, Job, Mail, Mailbox, Peer, Reply, Slot, Work, closing, glob};
+use super::{Answer, Job, Mail, Mailbox, Peer, Reply, Slot, Work, closing};
 use crate::clock::{Clock, StateClock};
 use crate::replicator::{Local, Result};
 use crate::shard::{Command, Outcome};
@@ -36,6 +36,7 @@ pub struct Engine {
     next_ticket: u64,
     /// Queues of receives that were to take messages and did not: others are to be woken.
     left: BTreeSet<QueueName>,
+    reads: Reads,
     /// State time from which on something is to be settled.
     next_due_ms: Option<u64>,
     /// Rows are left to be freed.
@@ -61,6 +62,7 @@ impl Engine {
             waiters: Waiters::default(),
             next_ticket: 0,
             left: BTreeSet::new(),
+            reads: Reads::default(),
             next_due_ms,
             // What an earlier run left over is found by the first record.
             unfinished: true,
@@ -94,9 +96,8 @@ impl Engine {
                 // Of what comes while the disk works a single request would have nothing.
                 let alone = batch.entries.len() == 1 && !batch.is_full();
                 self.commit(batch, alone)?;
-            } else {
-                self.answer_reads(batch.reads)?;
             }
+            self.answer_reads()?;
             let left = std::mem::take(&mut self.left);
             self.wake_for(left);
             self.expire_waits();
@@ -137,7 +138,7 @@ impl Engine {
 
     /// The next mail; `None` when something else is to be done first.
     fn next_mail(&mut self) -> Option<Mail> {
-        if self.unfinished || self.waiters.any_woken() {
+        if self.unfinished || self.waiters.any_woken() || !self.reads.is_empty() {
             return self.mailbox.mail.try_recv().ok();
         }
         let until_due = self.next_due_ms.map(|ms| ms.saturating_sub(self.state_clock.now_ms()));
@@ -160,6 +161,10 @@ impl Engine {
 
     fn take_in(&mut self, mail: Mail, batch: &mut Batch) -> Result<()> {
         match mail {
+            Mail::Job(job, permit) if matches!(job.work, Work::Describe(_) | Work::List(_)) => {
+                batch.hold(None);
+                self.reads.push(*job, permit);
+            }
             Mail::Job(job, permit) => {
                 batch.hold(Some(permit));
                 self.take_in_job(*job, batch);
@@ -185,9 +190,8 @@ impl Engine {
     fn take_in_job(&mut self, job: Job, batch: &mut Batch) {
         let Job { peer, correlation, slot, origin, work } = job;
         match work {
-            Work::Describe(_) | Work::List(_) => {
-                batch.reads.push(Job { peer, correlation, slot, origin, work });
-            }
+            // `take_in` has put those elsewhere.
+            Work::Describe(_) | Work::List(_) => {}
             Work::Receive(..) => {
                 self.take_in_receive(Job { peer, correlation, slot, origin, work }, batch);
             }
@@ -233,7 +237,7 @@ impl Engine {
             self.wake_for(queues);
         }
         drop(batch.permits);
-        self.answer_reads(batch.reads)
+        Ok(())
     }
 
     /// `has_dropped`: the request has dropped its queue now, not in an earlier record.
@@ -255,28 +259,14 @@ impl Engine {
         }
     }
 
-    fn answer_reads(&mut self, reads: Vec<Job>) -> Result<()> {
-        for job in reads {
-            let now_ms = self.state_clock.now_ms();
-            let machine = self.local.machine();
-            let opcode = job.work.opcode();
-            let answer = match job.work {
-                Work::Describe(describe) => match machine.describe(&describe.queue, now_ms)? {
-                    Ok(description) => Answer::Describe(description),
-                    Err(refusal) => Answer::Refused(refusal),
-                },
-                Work::List(list) => {
-                    let pattern = list.pattern.as_deref().unwrap_or("*");
-                    let most = list.limit.clamp(1, PAGE_MAX) as usize;
-                    let matches = |name: &str| glob::matches(pattern, name);
-                    let (queues, more) =
-                        machine.list(list.after.as_ref(), most, now_ms, matches)?;
-                    Answer::List(Listed { queues, more })
-                }
-                // `take_in_job` collects nothing else.
-                Work::Change(..) | Work::Receive(..) => continue,
-            };
-            self.reply(job.peer, (job.correlation, opcode), answer, job.slot);
+    /// Goes on with the reads.
+    fn answer_reads(&mut self) -> Result<()> {
+        if self.reads.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.state_clock.now_ms();
+        for (job, answer) in self.reads.go_on(self.local.machine(), now_ms)? {
+            self.reply(job.peer, (job.correlation, job.work.opcode()), answer, job.slot);
         }
         Ok(())
     }
@@ -285,6 +275,10 @@ impl Engine {
     fn close(mut self) -> Result<()> {
         for take in self.waiters.drain() {
             self.refuse(take, ErrorCode::Closing, &closing().text);
+        }
+        for job in self.reads.drain().collect::<Vec<_>>() {
+            let request = (job.correlation, job.work.opcode());
+            self.reply(job.peer, request, Answer::Refused(closing()), job.slot);
         }
         while let Ok(mail) = self.mailbox.mail.try_recv() {
             if let Mail::Job(job, _) = mail {

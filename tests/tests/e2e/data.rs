@@ -47,7 +47,8 @@ fn missing_data_directory_is_made_for_its_owner_alone() {
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&daemon.data()), 0o700);
     assert_eq!(mode(&daemon.data().join("log")), 0o700);
-    let entries = [daemon.data(), daemon.data().join("log")].map(|path| fs::read_dir(path).unwrap());
+    let entries =
+        [daemon.data(), daemon.data().join("log")].map(|path| fs::read_dir(path).unwrap());
     for entry in entries.into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_file() {

@@ -11,6 +11,7 @@
 //!   stops reading. The answers that a connection has not read yet are bounded too
 //!   ([`UNREAD_BYTES_MAX`], less when all together have a lot to read): a receive waits until they
 //!   are read, also beyond its own time, for an answer that nothing is there would not be true.
+//! - While the disk is low sends are refused ([`Space`]); everything else goes on.
 //! - Receives that wait are served first come, first served per queue. A send takes the receives
 //!   that wait for its queue into its own record: one sync brings the message to its consumer.
 
@@ -19,6 +20,7 @@ mod batch;
 mod engine;
 mod glob;
 mod peer;
+mod space;
 mod waiters;
 mod work;
 
@@ -33,9 +35,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use answer::Answer;
 pub use engine::Engine;
 pub use peer::{Peer, Reply};
+pub use space::Space;
 pub use work::Work;
 
-use crate::shard::Origin;
+use crate::shard::{Command, Origin};
 
 /// Most bytes of requests that wait for the engine or are in its hands: 64 MiB.
 pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
@@ -56,6 +59,7 @@ pub struct Broker {
     mail: Sender<Mail>,
     room: Arc<Semaphore>,
     unread_all: Arc<AtomicUsize>,
+    space: Option<Arc<Space>>,
 }
 
 /// A request on its way to the engine.
@@ -116,7 +120,13 @@ impl Broker {
         let (mail, mailbox) = channel();
         let room = Arc::new(Semaphore::new(MAILBOX_BYTES_MAX));
         let mailbox = Mailbox { mail: mailbox, own: mail.clone() };
-        (Self { mail, room, unread_all: Arc::default() }, mailbox)
+        (Self { mail, room, unread_all: Arc::default(), space: None }, mailbox)
+    }
+
+    /// Refuses sends while the disk is low.
+    #[must_use]
+    pub fn watching(self, space: Space) -> Self {
+        Self { space: Some(Arc::new(space)), ..self }
     }
 
     /// A connection with a number that no other one ever has, and where its answers go.
@@ -136,6 +146,12 @@ impl Broker {
 
     /// Hands a request of `bytes` to the engine, waiting for room in the mailbox.
     pub async fn submit(&self, job: Job, bytes: usize) {
+        if let (Some(space), Work::Change(opcode, Command::Send(_))) = (&self.space, &job.work)
+            && let Err(refusal) = space.check()
+        {
+            job.peer.reply(job.correlation, *opcode, Answer::Refused(refusal), job.slot);
+            return;
+        }
         let Some(permit) = self.room_for(bytes).await else {
             return;
         };

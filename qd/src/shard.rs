@@ -154,6 +154,11 @@ impl Machine {
         self.store.checkpoint()
     }
 
+    /// Bytes of all live messages, with 64 for each.
+    pub fn live_bytes(&self) -> u64 {
+        self.queues.values().map(|queue| queue.statistics.bytes + 64 * queue.live()).sum()
+    }
+
     /// How far the state is.
     pub fn position(&self) -> Position {
         self.position

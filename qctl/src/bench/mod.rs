@@ -90,6 +90,7 @@ impl Bench {
     /// Measures and reports.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.check()?;
+        let records = report::records(&session.out, &self)?;
         let rows = if self.workload == Workload::Disk {
             let stop = session.stop.clone();
             tokio::select! {
@@ -99,7 +100,7 @@ impl Bench {
         } else {
             load::run(&self, session).await?
         };
-        report::write(&mut session.out, &self, &rows)?;
+        report::write(&mut session.out, records, &self, &rows)?;
         Ok(if rows.iter().any(|row| row.lost + row.duplicated > 0) {
             Exit::Internal
         } else {

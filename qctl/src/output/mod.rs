@@ -3,11 +3,13 @@
 //! Always true here: what [`Out::flush`] has returned from was written to the descriptor; a
 //! reader that went away is [`Failure::ClosedPipe`], which ends quietly.
 
+mod deed;
 mod escape;
 mod json;
 mod message;
 mod record;
 
+pub use deed::Deeds;
 pub use escape::escape;
 pub use json::Object;
 pub use message::{MessagePrinter, Shape};

@@ -5,7 +5,7 @@ use qd_protocol::verbs::{self, delete::Statuses};
 use qd_protocol::{QueueName, Receipt};
 
 use super::by_id;
-use super::settle::{Receipts, Settling, report};
+use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 
@@ -29,6 +29,7 @@ pub struct Delete {
 impl Delete {
     /// Deletes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let report = Report::new(session, "deleted")?;
         let queue = &self.queue;
         let settlement = if self.ids.is_empty() {
             let receipts = Receipts { receipts: self.receipts };
@@ -37,8 +38,7 @@ impl Delete {
             let request = |ids| verbs::Discard { queue: queue.clone(), ids };
             by_id::change(session, &self.ids, request).await?
         };
-        report(&mut session.out, queue, "deleted", &settlement)?;
-        Ok(settlement.exit())
+        report.finish(session, queue, settlement)
     }
 }
 

@@ -39,10 +39,8 @@ impl Extend {
         let mut extending = Extending { queue: &self.queue, until, records };
         let settled = self.receipts.settle(session, &mut extending).await;
         // What was moved before a failure is told all the same.
-        if !one || settled.is_ok() {
-            extending.records.finish(&mut session.out)?;
-        }
-        Ok(settled?.exit())
+        extending.records.finish(&mut session.out)?;
+        settled?.end()
     }
 }
 

@@ -404,8 +404,8 @@ impl Receiving {
 }
 
 /// A message in a line for people.
-fn label(held: &[Held], at: usize) -> String {
-    held.get(at).map(|held| format!("message {}", held.id)).unwrap_or_default()
+fn label(held: &[Held], at: usize) -> Option<String> {
+    held.get(at).map(|held| format!("message {}", held.id))
 }
 
 /// How many messages to ask for after a batch of `got` took `time` to be written.

@@ -5,7 +5,7 @@ use qd_protocol::verbs::reject::REASON_BYTES_MAX;
 use qd_protocol::verbs::{self, delete::Statuses};
 use qd_protocol::{QueueName, Receipt};
 
-use super::settle::{Receipts, Settling, report};
+use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 
@@ -34,9 +34,9 @@ fn reason(text: &str) -> Result<String, String> {
 impl Reject {
     /// Rejects.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let report = Report::new(session, "rejected")?;
         let settlement = self.receipts.settle(session, &mut Rejecting { flags: &self }).await?;
-        report(&mut session.out, &self.queue, "rejected", &settlement)?;
-        Ok(settlement.exit())
+        report.finish(session, &self.queue, settlement)
     }
 }
 

@@ -5,7 +5,7 @@ use qd_protocol::QueueName;
 use qd_protocol::verbs::{self, Due};
 
 use super::by_id;
-use super::settle::report;
+use super::settle::Report;
 use super::when::When;
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
@@ -28,10 +28,10 @@ pub struct Reschedule {
 impl Reschedule {
     /// Reschedules.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let report = Report::new(session, "rescheduled")?;
         let due = self.when.due().unwrap_or(Due::After(0));
         let request = |ids| verbs::Reschedule { queue: self.queue.clone(), due, ids };
         let settlement = by_id::change(session, &self.ids, request).await?;
-        report(&mut session.out, &self.queue, "rescheduled", &settlement)?;
-        Ok(settlement.exit())
+        report.finish(session, &self.queue, settlement)
     }
 }

@@ -6,7 +6,7 @@ use qd_protocol::{AttributeChanges, QueueName};
 
 use super::attributes::AttributeFlags;
 use crate::exit::{Exit, Failure};
-use crate::output::{Record, Records, Value};
+use crate::output::{Deeds, Record, Value};
 use crate::session::Session;
 
 /// Change attributes of a queue
@@ -28,22 +28,16 @@ impl Update {
             let text = "no attribute is given; help update shows them".to_owned();
             return Err(Failure::Usage(text));
         }
+        let mut deeds = Deeds::new(&session.out, false, &["queue", "changed"])?;
         let update = verbs::Update { queue: self.queue.clone(), attributes };
         let answer = session.call(update).await?;
-        let out = &mut session.out;
-        if out.is_json() {
-            let record: Record = vec![
-                ("queue".to_owned(), Value::Text(self.queue.to_string())),
-                ("changed".to_owned(), Value::Flag(answer.changed)),
-            ];
-            let mut records = Records::new(out, false, &[], &[], &[])?;
-            records.push(out, &record)?;
-            records.finish(out)?;
-        } else if out.is_table() {
-            let what = if answer.changed { "updated" } else { "unchanged:" };
-            out.line(&format!("{what} {}", self.queue))?;
-            out.flush()?;
-        }
+        let record: Record = vec![
+            ("queue".to_owned(), Value::Text(self.queue.to_string())),
+            ("changed".to_owned(), Value::Flag(answer.changed)),
+        ];
+        let what = if answer.changed { "updated" } else { "unchanged:" };
+        deeds.push(&mut session.out, &record, &format!("{what} {}", self.queue))?;
+        deeds.finish(&mut session.out)?;
         Ok(Exit::Done)
     }
 }

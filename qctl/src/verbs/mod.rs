@@ -16,6 +16,7 @@ pub mod redrive;
 pub mod reject;
 pub mod release;
 pub mod reschedule;
+mod seen;
 pub mod send;
 mod send_stream;
 pub mod server;

@@ -44,6 +44,7 @@ cases! {
     max_deliveries_moves_to_the_dead_letter_queue
     max_in_flight_holds_receives_back
     message_comes_back_when_it_is_not_deleted
+    message_that_comes_back_meanwhile_ends_a_receive
     message_over_the_limit_of_its_queue
     missing_dead_letter_queue_blocks_and_is_tried_again
     names_are_held_to_the_rule

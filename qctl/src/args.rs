@@ -78,6 +78,11 @@ pub struct Global {
 }
 
 impl Global {
+    /// Whether the output is to be JSON, where it does not depend on a terminal.
+    pub fn is_json(&self) -> bool {
+        matches!(self.output, Some(Format::Json | Format::Jsonl))
+    }
+
     /// These flags, and where they say nothing those of `outer`: a line of a script under the
     /// command line that runs the script.
     #[must_use]
@@ -94,6 +99,23 @@ impl Global {
             no_raw: if raw_given { self.no_raw } else { outer.no_raw },
         }
     }
+}
+
+/// Whether words that the parser does not take ask for JSON.
+pub fn asks_for_json(words: impl IntoIterator<Item = Vec<u8>>) -> bool {
+    let mut words = words.into_iter().take_while(|word| word != b"--");
+    let mut format = None;
+    while let Some(word) = words.next() {
+        format = match word.as_slice() {
+            b"-o" | b"--output" => words.next(),
+            word => word
+                .strip_prefix(b"--output=")
+                .or_else(|| word.strip_prefix(b"-o").filter(|_| !word.starts_with(b"--")))
+                .map(|value| value.strip_prefix(b"=").unwrap_or(value).to_vec()),
+        }
+        .or(format);
+    }
+    matches!(format.as_deref(), Some(b"json" | b"jsonl"))
 }
 
 fn or_else<T: Clone>(inner: Vec<T>, outer: &[T]) -> Vec<T> {
@@ -302,6 +324,35 @@ mod tests {
                 Err(error) => assert_eq!(error.exit_code(), 2, "{line}"),
             }
         }
+    }
+
+    #[test]
+    fn json_is_found_in_words_that_do_not_parse() {
+        let asks = |line: &str| asks_for_json(crate::words::split(line.as_bytes()).unwrap());
+        for line in [
+            "nonsense -o json",
+            "-ojsonl nonsense",
+            "send -o=json",
+            "--output json send",
+            "send --output=jsonl",
+            "-o plain send -o json",
+        ] {
+            assert!(asks(line), "{line}");
+        }
+        for line in ["send", "send -o", "send -o xml", "send q -- -o json", "-o json send -o plain"]
+        {
+            assert!(!asks(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn error_of_the_parser_is_one_line_and_hints() {
+        let failure = crate::exit::Failure::from(parse("send -o json").unwrap_err());
+        let text = "the following required arguments were not provided: <QUEUE>";
+        assert_eq!(failure.to_string(), text);
+        let hints = failure.hints().unwrap();
+        assert!(hints.starts_with("Usage: qctl send "), "{hints}");
+        assert!(!hints.contains("\n\n"), "{hints}");
     }
 
     #[test]

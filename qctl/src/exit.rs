@@ -70,6 +70,14 @@ pub enum Failure {
     /// The command line is wrong in a way that clap cannot see.
     #[error("{0}")]
     Usage(String),
+    /// The parser does not take the command line.
+    #[error("{text}")]
+    Parse {
+        /// What is wrong, in one line.
+        text: String,
+        /// Lines that help: what there is, and how it is called.
+        hints: String,
+    },
     /// The input is not what it must be.
     #[error("{0}")]
     BadInput(String),
@@ -119,7 +127,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => exit_of_refusal(refusal),
             Self::Client(error) => exit_of_client(error),
-            Self::Usage(_) => Exit::Usage,
+            Self::Usage(_) | Self::Parse { .. } => Exit::Usage,
             Self::BadInput(_) => Exit::BadInput,
             Self::Missing(_) => Exit::Missing,
             Self::Io(_) => Exit::Io,
@@ -149,6 +157,15 @@ impl Failure {
         }
     }
 
+    /// Lines that help, behind the failure's own.
+    pub fn hints(&self) -> Option<&str> {
+        match self {
+            Self::Parse { hints, .. } => Some(hints.as_str()).filter(|hints| !hints.is_empty()),
+            Self::After { cause, .. } => cause.hints(),
+            _ => None,
+        }
+    }
+
     /// Adds how far the command got.
     #[must_use]
     pub fn after(self, text: impl Into<String>) -> Self {
@@ -167,7 +184,7 @@ impl Failure {
                 ClientError::Refused(refusal) => refusal.code.name(),
                 ClientError::Protocol { .. } => "protocol",
             },
-            Self::Usage(_) => "usage",
+            Self::Usage(_) | Self::Parse { .. } => "usage",
             Self::BadInput(_) => "bad_input",
             Self::Missing(_) => "no_input",
             Self::Io(_) => "io",
@@ -203,6 +220,20 @@ impl Failure {
     /// Whether the same command may succeed later.
     pub fn retryable(&self) -> bool {
         self.refusal().map_or(self.class() == Class::TryAgain, |refusal| refusal.retryable)
+    }
+}
+
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        let rendered = error.render().to_string();
+        let rendered = rendered.strip_prefix("error: ").unwrap_or(&rendered);
+        // What is wrong may have lines of its own, up to the first empty one.
+        let (what, hints) = rendered.split_once("\n\n").unwrap_or((rendered, ""));
+        let text = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        // Clap shows the flag that it has read from QCTL_SERVER as one that was given.
+        let hints = hints.replace(" --server <ADDR>", "");
+        let hints = hints.lines().filter(|line| !line.is_empty());
+        Self::Parse { text, hints: hints.collect::<Vec<_>>().join("\n") }
     }
 }
 

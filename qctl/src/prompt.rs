@@ -104,9 +104,9 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
         runner.listener.forget();
         match result {
             Ok(_) => {}
-            Err(Failure::Interrupted) => eprintln!(),
-            Err(failure) if failure.exit() == Exit::Terminated => return Err(failure),
-            Err(failure) => tell(&failure, is_json(runner)),
+            Err((Failure::Interrupted, _)) => eprintln!(),
+            Err((failure, _)) if failure.exit() == Exit::Terminated => return Err(failure),
+            Err((failure, json)) => tell(&failure, json),
         }
     }
 }
@@ -137,11 +137,6 @@ fn release_leases(runner: &Runner) {
     }
 }
 
-fn is_json(runner: &Runner) -> bool {
-    use crate::args::Format;
-    matches!(runner.global.output, Some(Format::Json | Format::Jsonl))
-}
-
 fn cannot_read(error: &ReadlineError) -> Failure {
     Failure::Io(format!("cannot read the next command: {error}"))
 }
@@ -162,7 +157,7 @@ fn greet(runner: &Runner) {
             env!("CARGO_PKG_VERSION"),
             client.address()
         ),
-        Err(failure) => tell(&failure, is_json(runner)),
+        Err(failure) => tell(&failure, runner.global.is_json()),
     }
     runner.listener.forget();
 }

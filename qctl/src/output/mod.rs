@@ -200,6 +200,9 @@ pub fn tell(failure: &Failure, json: bool) {
     }
     // A standard error that is closed or full leaves nobody to tell.
     eprintln!("qctl: {failure}");
+    if let Some(hints) = failure.hints() {
+        eprintln!("{hints}");
+    }
     if json {
         eprintln!("{}", failure_object(failure));
     }

@@ -18,9 +18,6 @@ use crate::verbs;
 #[command(name = "qctl", version, infer_subcommands = false)]
 #[command(after_help = "qctl(1) has the output, the exit statuses and examples of every verb.")]
 pub struct Cli {
-    /// What holds for every verb.
-    #[command(flatten)]
-    pub global: Global,
     /// Run the lines of FILE as commands, up to the first that fails
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "interactive")]
     pub file: Option<PathBuf>,
@@ -33,6 +30,9 @@ pub struct Cli {
     /// Leave the leases taken at the prompt when it ends
     #[arg(long, conflicts_with = "file")]
     pub keep: bool,
+    /// What holds for every verb; behind the others, which its heading is not for.
+    #[command(flatten)]
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -135,44 +135,27 @@ pub enum Format {
     Jsonl,
 }
 
-/// What to do.
+/// What to do. The help of a verb is the text of its struct: one here would replace it, the long
+/// one too.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
-    /// Make a queue, or check or change one that exists
     Create(verbs::create::Create),
-    /// Add messages to a queue
     Send(verbs::send::Send),
-    /// Take messages out of queues, under a lease
     Receive(verbs::receive::Receive),
-    /// End the life of received messages, or of messages that nobody holds
     Delete(verbs::delete::Delete),
-    /// Move the end of leases
     Extend(verbs::extend::Extend),
-    /// Give received messages back
     Release(verbs::release::Release),
-    /// Give received messages up: they become dead letters
     Reject(verbs::reject::Reject),
-    /// Change from when on messages are visible that nobody holds
     Reschedule(verbs::reschedule::Reschedule),
-    /// Move messages out of a dead-letter queue, back to where they came from
     Redrive(verbs::redrive::Redrive),
-    /// Change attributes of a queue
     Update(verbs::update::Update),
-    /// Remove queues and all their messages
     Drop(verbs::drop::Drop),
-    /// Show the queues
     List(verbs::list::List),
-    /// Show one queue's attributes and counters
     Info(verbs::info::Info),
-    /// Ask whether the server answers
     Ping(verbs::ping::Ping),
-    /// Manage the server
     Server(verbs::server::Server),
-    /// Measure the server
     Bench(crate::bench::Bench),
-    /// Show the main job on a private server, with every command and its output
     Demo(crate::demo::Demo),
-    /// Print a completion script for a shell
     Completions(verbs::completions::Completions),
 }
 
@@ -255,6 +238,33 @@ mod tests {
                 panic!("{line}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn help_of_a_verb_is_its_long_text_and_lists_have_the_short_one() {
+        let help = |line: &str| parse(line).unwrap_err().to_string();
+        for line in ["help receive", "receive --help"] {
+            assert!(help(line).contains("COMES BACK"), "{}", help(line));
+        }
+        for line in ["receive -h", "help"] {
+            assert!(help(line).contains("Take messages out of queues"), "{}", help(line));
+            assert!(!help(line).contains("COMES BACK"), "{}", help(line));
+        }
+        for verb in command().get_subcommands() {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            let short = !about.is_empty() && !about.ends_with('.') && !about.contains('\n');
+            assert!(short, "{}: {about}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn help_of_update_has_no_defaults() {
+        let help = parse("help update").unwrap_err().to_string();
+        assert!(
+            !help.contains("default:") || help.find("default:") > help.find("Global"),
+            "{help}"
+        );
+        assert!(parse("help create").unwrap_err().to_string().contains("[default: 16]"));
     }
 
     #[test]

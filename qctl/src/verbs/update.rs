@@ -13,11 +13,24 @@ use crate::session::Session;
 ///
 /// Attributes that are not given stay as they are.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(without_default))]
 pub struct Update {
     /// The queue
     queue: QueueName,
     #[command(flatten)]
     attributes: AttributeFlags,
+}
+
+/// The flags are those of `create`; what is not given keeps its value, not a default.
+fn without_default(arg: clap::Arg) -> clap::Arg {
+    let help = arg.get_help().map(ToString::to_string);
+    match help.as_deref().and_then(|help| help.split_once(" [default: ")) {
+        Some((help, _)) => {
+            let help = help.to_owned();
+            arg.help(help)
+        }
+        None => arg,
+    }
 }
 
 impl Update {

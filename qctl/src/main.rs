@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod demo;
+mod descriptors;
 mod exit;
 mod input;
 mod output;

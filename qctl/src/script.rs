@@ -12,6 +12,7 @@ use qd_protocol::verbs::Ping;
 use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Global, Verb, asks_for_json, parse_words};
+use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
 use crate::session::{Link, Session, StdinUse, forget_client, open_client};
@@ -124,7 +125,11 @@ pub fn run(cli: &Cli, path: Option<&Path>) -> Result<Exit, Failure> {
             let file = File::open(path).map_err(failed)?;
             (path.display().to_string(), Box::new(file))
         }
-        _ => ("standard input".to_owned(), Box::new(std::io::stdin())),
+        _ => {
+            let failed = |error| Failure::Io(format!("cannot read standard input: {error}"));
+            refuse_closed(std::io::stdin()).map_err(failed)?;
+            ("standard input".to_owned(), Box::new(std::io::stdin()))
+        }
     };
     let mut runner = Runner::new(cli.global.clone())?;
     if stdin {

@@ -20,6 +20,7 @@ use super::held::{End, Held, end_leases};
 use super::seen::Seen;
 use super::settle::Settlement;
 use crate::args::Format;
+use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
 use crate::output::{MessagePrinter, Shape, reader_is_gone};
 use crate::session::Session;
@@ -167,6 +168,13 @@ impl Receive {
                 "--visibility-timeout is at most {}",
                 units::show_duration(VISIBILITY_TIMEOUT_MS_MAX)
             ));
+        }
+        if self.ack || self.at_once {
+            let failed = |error| {
+                let text = "cannot write to standard output, and so deletes nothing";
+                Failure::Io(format!("{text}: {error}"))
+            };
+            refuse_closed(std::io::stdout()).map_err(failed)?;
         }
         Ok(())
     }

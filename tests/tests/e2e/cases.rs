@@ -19,6 +19,7 @@ cases! {
     bench_completions_and_help
     bodies_are_never_altered
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
+    closed_descriptors_lose_nothing
     columns_are_known_before_anything_is_done
     contradictory_flags_of_dead_letters_are_2
     create_compares_only_the_attributes_given

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod complete;
 mod demo;
 mod descriptors;
 mod exit;

@@ -23,6 +23,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::args::{Global, command};
+use crate::complete::Asked;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
 use crate::script::Runner;
@@ -181,7 +182,8 @@ fn editor(runner: &Rc<Runner>) -> rustyline::Result<Editor<Completion, FileHisto
     Ok(editor)
 }
 
-/// Completes verbs, flags and the names of queues; asks for more lines while a quote is open.
+/// Completes what [`Asked`] knows, and the names of queues; asks for more lines while a quote is
+/// open.
 struct Completion {
     runner: Rc<Runner>,
     command: clap::Command,
@@ -220,13 +222,11 @@ impl Completer for Completion {
         _context: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let before = line.get(..position).unwrap_or_default();
-        let asked = Asked::at(before);
-        let mut found = match &asked.place {
-            Place::Verb => verb_names(&self.command),
-            Place::Flag(path) => flag_names(&self.command, path),
-            Place::Word(path) => words_of(&self.command, path),
-            Place::Queue => self.queue_names(asked.prefix),
-        };
+        let asked = Asked::at(&self.command, before);
+        let mut found = asked.words;
+        if asked.queues {
+            found.extend(self.queue_names(asked.prefix));
+        }
         found.retain(|name| name.starts_with(asked.prefix));
         if let [only] = &mut found[..] {
             only.push(' ');
@@ -246,122 +246,5 @@ impl Completion {
             Ok(Ok(page)) => page.queues.iter().map(|queue| queue.name.to_string()).collect(),
             _ => Vec::new(),
         }
-    }
-}
-
-/// What stands at the cursor.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked<'a> {
-    place: Place,
-    /// Where the part to be completed starts.
-    start: usize,
-    prefix: &'a str,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Verb,
-    /// A flag of the verb with these names.
-    Flag(Vec<String>),
-    /// A sub-verb or fixed value of the verb.
-    Word(Vec<String>),
-    Queue,
-}
-
-impl<'a> Asked<'a> {
-    fn at(before: &'a str) -> Self {
-        let start = before.rfind([' ', '\t']).map_or(0, |at| at + 1);
-        let prefix = before.get(start..).unwrap_or_default();
-        let earlier: Vec<String> =
-            before.get(..start).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-        let Some(verb) = earlier.first() else {
-            return Self { place: Place::Verb, start, prefix };
-        };
-        let place = match verb.as_str() {
-            _ if prefix.starts_with('-') => Place::Flag(earlier),
-            "help" => Place::Verb,
-            "server" | "completions" | "bench" => Place::Word(earlier),
-            _ => Place::Queue,
-        };
-        // `receive a,b`: the last of several names.
-        let comma = prefix.rfind(',').filter(|_| place == Place::Queue);
-        let skip = comma.map_or(0, |at| at + 1);
-        Self { place, start: start + skip, prefix: prefix.get(skip..).unwrap_or_default() }
-    }
-}
-
-fn verb_names(command: &clap::Command) -> Vec<String> {
-    let verbs = command.get_subcommands().map(clap::Command::get_name);
-    verbs.chain(["help", "exit"]).map(str::to_owned).collect()
-}
-
-/// The command that `path` names, as far as it names one.
-fn find<'a>(command: &'a clap::Command, path: &[String]) -> &'a clap::Command {
-    let mut found = command;
-    for name in path {
-        match found.find_subcommand(name) {
-            Some(next) => found = next,
-            None => break,
-        }
-    }
-    found
-}
-
-fn flag_names(command: &clap::Command, path: &[String]) -> Vec<String> {
-    let verb = find(command, path);
-    let global = command.get_arguments().filter(|flag| flag.is_global_set());
-    verb.get_arguments()
-        .chain(global)
-        .filter(|flag| !flag.is_hide_set())
-        .filter_map(clap::Arg::get_long)
-        .chain(["help"])
-        .map(|long| format!("--{long}"))
-        .collect()
-}
-
-fn words_of(command: &clap::Command, path: &[String]) -> Vec<String> {
-    let verb = find(command, path);
-    let actions = verb.get_subcommands().map(clap::Command::get_name).map(str::to_owned);
-    let values = verb
-        .get_positionals()
-        .flat_map(clap::Arg::get_possible_values)
-        .map(|value| value.get_name().to_owned());
-    actions.chain(values).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verb_flag_and_queue_are_told_apart() {
-        let asked = |line| {
-            let asked = Asked::at(line);
-            (asked.place, asked.start, asked.prefix)
-        };
-        let path = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-        assert_eq!(asked(""), (Place::Verb, 0, ""));
-        assert_eq!(asked("rec"), (Place::Verb, 0, "rec"));
-        assert_eq!(asked("help se"), (Place::Verb, 5, "se"));
-        assert_eq!(asked("receive a,b"), (Place::Queue, 10, "b"));
-        assert_eq!(asked("send jo"), (Place::Queue, 5, "jo"));
-        assert_eq!(asked("send jobs --l"), (Place::Flag(path(&["send", "jobs"])), 10, "--l"));
-        assert_eq!(asked("redrive jobs.d"), (Place::Queue, 8, "jobs.d"));
-        assert_eq!(asked("update jobs --dead-letter g"), (Place::Queue, 26, "g"));
-        assert_eq!(asked("server "), (Place::Word(path(&["server"])), 7, ""));
-    }
-
-    #[test]
-    fn flags_of_the_verb_and_global_ones_are_offered() {
-        let command = command();
-        let flags = flag_names(&command, &["send".to_owned()]);
-        for flag in ["--lines", "--header", "--output", "--help"] {
-            assert!(flags.iter().any(|name| name == flag), "{flag}");
-        }
-        assert!(!flags.iter().any(|name| name == "--ack"));
-        let flags = flag_names(&command, &["reject".to_owned(), "jobs".to_owned()]);
-        assert!(flags.iter().any(|name| name == "--reason"));
-        assert!(words_of(&command, &["bench".to_owned()]).contains(&"mixed".to_owned()));
-        assert!(words_of(&command, &["server".to_owned()]).contains(&"stop".to_owned()));
     }
 }

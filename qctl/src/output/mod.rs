@@ -12,7 +12,7 @@ mod record;
 pub use deed::Deeds;
 pub use escape::escape;
 pub use json::Object;
-pub use message::{MessagePrinter, Shape};
+pub use message::{FIELDS as MESSAGE_FIELDS, MessagePrinter, Shape};
 pub use record::{Record, Records, Value};
 
 use std::io::IsTerminal;

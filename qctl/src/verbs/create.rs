@@ -9,6 +9,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Record, Value};
 use crate::session::Session;
 
+/// Of the record.
+pub const FIELDS: [&str; 2] = ["queue", "created"];
+
 /// Make a queue, or check or change one that exists
 ///
 /// When the queue exists, the attributes given are compared: equal is fine, different is status 73.
@@ -31,7 +34,7 @@ impl Create {
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.attributes.check_name(&self.queue)?;
         let attributes = self.attributes.changes()?;
-        let mut deeds = Deeds::new(&session.out, false, &["queue", "created"])?;
+        let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
         let if_exists = match (self.if_not_exists, self.or_update) {
             (true, _) => IfExists::Keep,
             (_, true) => IfExists::Update,

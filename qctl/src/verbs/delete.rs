@@ -9,6 +9,9 @@ use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 
+/// The field that counts.
+pub const DONE: &str = "deleted";
+
 /// End the life of received messages, or of messages that nobody holds
 ///
 /// Status 1: a receipt was stale, so that its message is still there or with somebody else; or
@@ -29,7 +32,7 @@ pub struct Delete {
 impl Delete {
     /// Deletes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let report = Report::new(session, "deleted")?;
+        let report = Report::new(session, DONE)?;
         let queue = &self.queue;
         let settlement = if self.ids.is_empty() {
             let receipts = Receipts { receipts: self.receipts };

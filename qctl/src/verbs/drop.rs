@@ -14,6 +14,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Out, Record, Value, tell};
 use crate::session::{Session, StdinUse};
 
+/// Of the record.
+pub const FIELDS: [&str; 3] = ["queue", "dropped", "messages"];
+
 /// How often a question looks for its answer.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -48,7 +51,7 @@ impl Drop {
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let may_ask = std::io::stdin().is_terminal() && session.stdin != StdinUse::Script;
         let many = self.queues.len() > 1;
-        let mut deeds = Deeds::new(&session.out, many, &["queue", "dropped", "messages"])?;
+        let mut deeds = Deeds::new(&session.out, many, &FIELDS)?;
         if !self.yes && !self.if_empty && !may_ask {
             self.refuse_unless_empty(session).await?;
         }

@@ -26,7 +26,8 @@ const PACES: u64 = 10;
 /// A redrive that takes longer than this shows on a terminal how far it got.
 const QUICK: Duration = Duration::from_secs(1);
 
-const FIELDS: [&str; 5] = ["queue", "to", "moved", "skipped", "dry_run"];
+/// Of the record.
+pub const FIELDS: [&str; 5] = ["queue", "to", "moved", "skipped", "dry_run"];
 
 /// Move messages out of a dead-letter queue, back to where they came from
 ///

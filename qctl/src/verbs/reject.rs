@@ -9,6 +9,9 @@ use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 
+/// The field that counts.
+pub const DONE: &str = "rejected";
+
 /// Give received messages up: they become dead letters
 ///
 /// They move to the dead-letter queue with the reason, however often they were delivered. Status
@@ -34,7 +37,7 @@ fn reason(text: &str) -> Result<String, String> {
 impl Reject {
     /// Rejects.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let report = Report::new(session, "rejected")?;
+        let report = Report::new(session, DONE)?;
         let settlement = self.receipts.settle(session, &mut Rejecting { flags: &self }).await?;
         report.finish(session, &self.queue, settlement)
     }

@@ -9,6 +9,9 @@ use crate::exit::{Exit, Failure};
 use crate::session::Session;
 use crate::units;
 
+/// The field that counts.
+pub const DONE: &str = "released";
+
 /// Give received messages back
 ///
 /// They are visible again after the queue's retry-delay, or a --delay. One that was delivered
@@ -31,7 +34,7 @@ pub struct Release {
 impl Release {
     /// Releases.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let report = Report::new(session, "released")?;
+        let report = Report::new(session, DONE)?;
         let settlement = self.receipts.settle(session, &mut Releasing { flags: &self }).await?;
         report.finish(session, &self.queue, settlement)
     }

@@ -10,6 +10,9 @@ use super::when::When;
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 
+/// The field that counts.
+pub const DONE: &str = "rescheduled";
+
 /// Change from when on messages are visible that nobody holds
 ///
 /// Status 1: there is no message with an id. Status 75: it is leased.
@@ -28,7 +31,7 @@ pub struct Reschedule {
 impl Reschedule {
     /// Reschedules.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let report = Report::new(session, "rescheduled")?;
+        let report = Report::new(session, DONE)?;
         let due = self.when.due().unwrap_or(Due::After(0));
         let request = |ids| verbs::Reschedule { queue: self.queue.clone(), due, ids };
         let settlement = by_id::change(session, &self.ids, request).await?;

@@ -18,6 +18,9 @@ use crate::output::{Out, Record, Records, Value, tell};
 use crate::session::Session;
 use crate::units;
 
+/// Of the records.
+pub const FIELDS: [&str; 2] = ["queue", "id"];
+
 /// Add messages to a queue
 ///
 /// Without BODY and -f, standard input is one message. Prints one id a line.
@@ -266,8 +269,7 @@ impl Report {
 
 /// Writes ids.
 pub fn id_records(out: &Out, many: bool) -> Result<Records, Failure> {
-    let known = ["queue", "id"].map(str::to_owned);
-    Records::new(out, many, &known, &["id"], &["id"])
+    Records::new(out, many, &FIELDS.map(str::to_owned), &["id"], &["id"])
 }
 
 /// The id of a message that is on disk.

@@ -11,6 +11,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Record, Value};
 use crate::session::{Session, options};
 
+/// Of the record.
+pub const FIELDS: [&str; 2] = ["server", "stopped"];
+
 /// Manage the server
 #[derive(Debug, Clone, Args)]
 pub struct Server {
@@ -36,7 +39,7 @@ impl Server {
 
 /// Stops the server; never starts one to do so.
 async fn stop(session: &mut Session) -> Result<Exit, Failure> {
-    let mut deeds = Deeds::new(&session.out, false, &["server", "stopped"])?;
+    let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
     let addresses = session.target()?.addresses;
     let client = Client::connect(&addresses, options(Duration::ZERO)).await?;
     client.call(Shutdown).await?;

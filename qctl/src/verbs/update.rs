@@ -9,6 +9,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Record, Value};
 use crate::session::Session;
 
+/// Of the record.
+pub const FIELDS: [&str; 2] = ["queue", "changed"];
+
 /// Change attributes of a queue
 ///
 /// Attributes that are not given stay as they are.
@@ -41,7 +44,7 @@ impl Update {
             let text = "no attribute is given; help update shows them".to_owned();
             return Err(Failure::Usage(text));
         }
-        let mut deeds = Deeds::new(&session.out, false, &["queue", "changed"])?;
+        let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
         let update = verbs::Update { queue: self.queue.clone(), attributes };
         let answer = session.call(update).await?;
         let record: Record = vec![

@@ -39,7 +39,7 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 /// Lines kept in the history.
 const HISTORY_LINES: usize = 10_000;
 /// Words that end the prompt.
-const LEAVE: [&[u8]; 4] = [b"\\q", b"q", b"exit", b"quit"];
+const LEAVE: [&[u8]; 3] = [b"q", b"exit", b"quit"];
 
 /// The terminal's settings before the prompt changed them.
 static TERMINAL: OnceLock<Termios> = OnceLock::new();
@@ -83,9 +83,12 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
             Err(ReadlineError::Eof) => return Ok(Exit::Done),
             Err(error) => return Err(cannot_read(&error)),
         };
-        let Ok(mut words) = words::split(line.as_bytes()) else {
-            tell(&Failure::Usage("a quote is not closed".to_owned()), false);
-            continue;
+        let words = match words_of(&line) {
+            Ok(words) => words,
+            Err(failure) => {
+                tell(&failure, runner.global.is_json());
+                continue;
+            }
         };
         let Some(first) = words.first() else {
             continue;
@@ -97,9 +100,6 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
         if LEAVE.contains(&first.as_slice()) {
             return Ok(Exit::Done);
         }
-        if first == b"\\?" {
-            words = vec![b"help".to_vec()];
-        }
         runner.listener.forget();
         let result = runner.run_words(words);
         runner.listener.forget();
@@ -109,6 +109,18 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
             Err((failure, _)) if failure.exit() == Exit::Terminated => return Err(failure),
             Err((failure, json)) => tell(&failure, json),
         }
+    }
+}
+
+/// The words of a line; of `\?` and `\q` those that they stand for.
+fn words_of(line: &str) -> Result<Vec<Vec<u8>>, Failure> {
+    match line.trim() {
+        "\\?" => Ok(vec![b"help".to_vec()]),
+        "\\q" => Ok(vec![b"exit".to_vec()]),
+        other if other.starts_with('\\') => Err(Failure::Usage(format!(
+            "{other} is no command; of those with a backslash there are \\? (help) and \\q (leave)"
+        ))),
+        line => words::split(line.as_bytes()).map_err(|error| Failure::Usage(error.to_string())),
     }
 }
 
@@ -206,8 +218,9 @@ impl Highlighter for Completion {
 impl Validator for Completion {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(match words::split(context.input().as_bytes()) {
-            Ok(_) => ValidationResult::Valid(None),
-            Err(_) => ValidationResult::Incomplete,
+            Err(error) if error.is_unfinished() => ValidationResult::Incomplete,
+            // What is wrong with others is told when the line is read.
+            Ok(_) | Err(_) => ValidationResult::Valid(None),
         })
     }
 }
@@ -246,5 +259,25 @@ impl Completion {
             Ok(Ok(page)) => page.queues.iter().map(|queue| queue.name.to_string()).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_with_a_backslash_is_one_of_those_that_there_are() {
+        assert_eq!(words_of(" \\? ").unwrap(), [b"help"]);
+        assert_eq!(words_of("\\q").unwrap(), [b"exit"]);
+        let failure = words_of("\\timing on").unwrap_err();
+        let text = "\\timing on is no command; of those with a backslash there are \\? (help) and \\q (leave)";
+        assert_eq!(failure.to_string(), text);
+        assert_eq!(words_of("send jobs a\\ b").unwrap()[2], b"a b");
+    }
+
+    #[test]
+    fn here_document_is_refused() {
+        assert!(words_of("send jobs <<EOF").unwrap_err().to_string().contains("here-documents"));
     }
 }

@@ -18,7 +18,7 @@ use crate::output::tell;
 use crate::session::{Link, Session, StdinUse, forget_client, open_client};
 use crate::signals::Listener;
 use crate::verbs;
-use crate::words::{self, Unfinished};
+use crate::words::{self, NoWords};
 
 /// How soon a server that was there before must answer, to be taken for the same.
 const ALIVE_WITHIN: Duration = Duration::from_millis(300);
@@ -188,7 +188,9 @@ impl<R: BufRead> Lines<R> {
             match words::split(command) {
                 Ok(words) if read > 0 => return Ok(Some(words)),
                 Ok(words) => return Ok((!words.is_empty()).then_some(words)),
-                Err(unfinished) if read == 0 => return Err(self.unfinished(unfinished)),
+                Err(error) if read == 0 || !error.is_unfinished() => {
+                    return Err(self.no_words(error));
+                }
                 Err(_) => {}
             }
         }
@@ -206,8 +208,8 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    fn unfinished(&self, unfinished: Unfinished) -> Failure {
-        Failure::Usage(format!("{}: {unfinished}", self.place()))
+    fn no_words(&self, error: NoWords) -> Failure {
+        Failure::Usage(format!("{}: {error}", self.place()))
     }
 }
 
@@ -243,5 +245,12 @@ mod tests {
         let failure = commands("ping\nsend q 'a\n\n").unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().contains("line 2"), "{failure}");
+    }
+
+    #[test]
+    fn here_document_ends_a_script_before_its_lines_are_taken_for_commands() {
+        let failure = commands("ping\nsend q <<EOF\ndrop q\nEOF\n").unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
+        assert!(failure.to_string().contains("line 2: here-documents"), "{failure}");
     }
 }

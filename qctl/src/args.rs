@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use qd_protocol::Address;
 
 use crate::units;
@@ -44,12 +44,11 @@ pub struct Cli {
 pub struct Global {
     /// Servers to try in turn.
     #[arg(
-        help = "Servers to try in turn: unix:/path, host:port or qd://host:port",
+        help = "Servers to try in turn: unix:/path, host:port or qd://host:port \
+                [default: QCTL_SERVER, else the system's or your own]",
         short,
         long,
         global = true,
-        env = "QCTL_SERVER",
-        hide_env_values = true,
         value_name = "ADDR",
         value_delimiter = ','
     )]
@@ -162,13 +161,38 @@ pub enum Verb {
 /// The grammar as clap's own structure.
 pub fn command() -> clap::Command {
     Cli::command()
+        .mut_args(negative_is_a_value)
+        .mut_subcommands(|verb| verb.mut_args(negative_is_a_value))
+}
+
+/// `-1` and `-1s` for a number are told to be out of its range rather than to be no flag.
+fn negative_is_a_value(arg: clap::Arg) -> clap::Arg {
+    let numbers = ["N", "N/s", "D", "SIZE", "ID"];
+    let is_number = arg
+        .get_value_names()
+        .unwrap_or_default()
+        .iter()
+        .any(|name| numbers.contains(&name.as_str()));
+    match arg.get_num_args() {
+        _ if !is_number => arg,
+        // Behind several values the next flag must stay one.
+        Some(_) => arg.allow_negative_numbers(true),
+        None => arg.allow_hyphen_values(true),
+    }
+}
+
+/// Reads a command line.
+pub fn parse_from(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Reads the words of a line, the program's name excluded.
 pub fn parse_words(words: Vec<Vec<u8>>) -> Result<Cli, clap::Error> {
     use std::os::unix::ffi::OsStringExt;
     let words = words.into_iter().map(OsString::from_vec);
-    Cli::try_parse_from(std::iter::once(OsString::from("qctl")).chain(words))
+    parse_from(std::iter::once(OsString::from("qctl")).chain(words))
 }
 
 #[cfg(test)]
@@ -321,12 +345,16 @@ mod tests {
             "reject jobs --reason x",
             "redrive",
             "redrive jobs.dead --max 0",
-            "redrive jobs.dead --rate 0",
+            "redrive jobs.dead --rate 0/s",
+            "redrive jobs.dead --rate 5",
+            "create jobs --dead-letter None",
+            "delete jobs --id 0",
             "redrive jobs.dead --rate 5/m",
             "redrive jobs.dead -H novalue",
             "redrive jobs.dead --to a/b",
             "send jobs x --at tomorrow",
             "send jobs x --at 2030-01-31",
+            "send jobs x --at 2030-01-31T12:00:00+01",
             "send jobs x --at 2030-01-31T12:00:00",
         ] {
             match parse(line) {
@@ -363,6 +391,29 @@ mod tests {
         let hints = failure.hints().unwrap();
         assert!(hints.starts_with("Usage: qctl send "), "{hints}");
         assert!(!hints.contains("\n\n"), "{hints}");
+    }
+
+    #[test]
+    fn negative_number_is_out_of_its_range() {
+        for line in [
+            "create jobs --max-deliveries -1",
+            "create jobs --max-bytes -1KiB",
+            "create jobs --retry-delay -1s",
+            "create jobs --retry-delay 1s,-1s",
+            "redrive jobs.dead --max -1",
+            "redrive jobs.dead --rate -1/s",
+            "receive jobs -n -1",
+            "receive jobs --wait -1s --ack",
+            "delete jobs --id -1",
+            "reschedule jobs --id 1 -1 --delay 0",
+            "bench send --connections -1",
+            "list --timeout -1s",
+        ] {
+            let failure = crate::exit::Failure::from(parse(line).unwrap_err()).to_string();
+            assert!(failure.starts_with("invalid value '-1"), "{line}: {failure}");
+            assert!(failure.contains("': expected a"), "{line}: {failure}");
+        }
+        assert!(parse("delete jobs --id 1 2 --timeout 5s -o json").is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Always true here: a [`Failure`] knows its exit status, its one line for people and, for
 //! `-o json`, its stable code; a refusal of the server keeps all that the server said.
 
-use qd_protocol::{Class, ClientError, ErrorCode, Refusal};
+use qd_protocol::{Class, ClientError, ErrorCode, QueueName, Refusal};
 
 /// Every status that `qctl` ends with; the same table stands in `qctl(1)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub enum Failure {
     #[error("{0}")]
     Internal(String),
     /// `--timeout` passed.
-    #[error("no answer within {0} (--timeout)")]
+    #[error("not done within {0} (--timeout)")]
     Timeout(String),
     /// SIGINT.
     #[error("interrupted")]
@@ -111,6 +111,14 @@ pub enum Failure {
     /// The reader of the output has gone away.
     #[error("the output was closed")]
     ClosedPipe,
+    /// A failure of ours that is about one queue.
+    #[error("{cause}")]
+    OfQueue {
+        /// Its name.
+        queue: String,
+        /// What is wrong.
+        cause: Box<Failure>,
+    },
     /// A failure seen from a greater height: how far the command got before it.
     #[error("{text}: {cause}")]
     After {
@@ -139,7 +147,7 @@ impl Failure {
             Self::Interrupted => Exit::Interrupted,
             Self::Terminated => Exit::Terminated,
             Self::ClosedPipe => Exit::Pipe,
-            Self::After { cause, .. } => cause.exit(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.exit(),
         }
     }
 
@@ -152,16 +160,32 @@ impl Failure {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::After { cause, .. } => cause.refusal(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.refusal(),
             _ => None,
         }
+    }
+
+    /// The queue that it is about, if it is about one.
+    pub fn queue(&self) -> Option<&str> {
+        match self {
+            Self::OfQueue { queue, .. } => Some(queue),
+            Self::After { cause, .. } => cause.queue(),
+            Self::Refused(refusal) => refusal.queue.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Adds the queue that it is about.
+    #[must_use]
+    pub fn of(self, queue: &QueueName) -> Self {
+        Self::OfQueue { queue: queue.to_string(), cause: Box::new(self) }
     }
 
     /// Lines that help, behind the failure's own.
     pub fn hints(&self) -> Option<&str> {
         match self {
             Self::Parse { hints, .. } => Some(hints.as_str()).filter(|hints| !hints.is_empty()),
-            Self::After { cause, .. } => cause.hints(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.hints(),
             _ => None,
         }
     }
@@ -196,7 +220,7 @@ impl Failure {
             Self::Interrupted => "interrupted",
             Self::Terminated => "terminated",
             Self::ClosedPipe => "closed_pipe",
-            Self::After { cause, .. } => cause.code(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.code(),
         }
     }
 
@@ -230,8 +254,6 @@ impl From<clap::Error> for Failure {
         // What is wrong may have lines of its own, up to the first empty one.
         let (what, hints) = rendered.split_once("\n\n").unwrap_or((rendered, ""));
         let text = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        // Clap shows the flag that it has read from QCTL_SERVER as one that was given.
-        let hints = hints.replace(" --server <ADDR>", "");
         let hints = hints.lines().filter(|line| !line.is_empty());
         Self::Parse { text, hints: hints.collect::<Vec<_>>().join("\n") }
     }

@@ -28,14 +28,12 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 
-use clap::Parser;
-
 use crate::args::Cli;
 use crate::exit::{Exit, Failure};
 use crate::script::Runner;
 
 fn main() {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse_from(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) if error.exit_code() == 0 => {
             // Help into a closed pipe: nobody is there to be told.

@@ -216,7 +216,7 @@ fn failure_object(failure: &Failure) -> String {
     object.text("code", failure.code());
     object.text("class", failure.class().name());
     object.text("message", &failure.to_string());
-    object.optional_text("queue", refusal.and_then(|refusal| refusal.queue.as_deref()));
+    object.optional_text("queue", failure.queue());
     object.optional_text("limit", limit.map(|limit| limit.name.as_str()));
     let known = |value: u64| (value != qd_protocol::attributes::UNLIMITED).then_some(value);
     object.optional_number("current", limit.and_then(|limit| known(limit.current)));

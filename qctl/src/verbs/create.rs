@@ -32,8 +32,9 @@ pub struct Create {
 impl Create {
     /// Makes the queue.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        self.attributes.check_name(&self.queue)?;
-        let attributes = self.attributes.changes()?;
+        let of = |failure: Failure| failure.of(&self.queue);
+        self.attributes.check_name(&self.queue).map_err(of)?;
+        let attributes = self.attributes.changes().map_err(of)?;
         let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
         let if_exists = match (self.if_not_exists, self.or_update) {
             (true, _) => IfExists::Keep,

@@ -8,6 +8,7 @@ use super::by_id;
 use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
+use crate::units;
 
 /// The field that counts.
 pub const DONE: &str = "deleted";
@@ -25,7 +26,7 @@ pub struct Delete {
     #[arg(value_name = "RECEIPT")]
     receipts: Vec<String>,
     /// Delete messages that are ready or delayed, by their ids
-    #[arg(long = "id", value_name = "ID", num_args = 1..)]
+    #[arg(long = "id", value_name = "ID", num_args = 1.., value_parser = units::whole::<u64>(1, u64::MAX))]
     ids: Vec<u64>,
 }
 

@@ -141,6 +141,7 @@ fn needs_yes(queue: &QueueName, held: u64) -> Failure {
     Failure::Usage(format!(
         "queue \"{queue}\" holds {held}; nothing was dropped (--yes drops it with them)"
     ))
+    .of(queue)
 }
 
 /// True when a read of standard input does not wait.

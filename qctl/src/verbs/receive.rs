@@ -53,7 +53,7 @@ pub struct Receive {
     #[arg(value_name = "QUEUE", value_delimiter = ',', required = true)]
     queues: Vec<QueueName>,
     /// Most messages [default: 1; with --follow and --drain: no limit]
-    #[arg(short = 'n', long = "max", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long = "max", value_name = "N", value_parser = units::whole::<u64>(1, u64::MAX))]
     max: Option<u64>,
     /// How long to wait for a first message [default: 0]
     #[arg(long, value_name = "D", value_parser = units::duration_ms)]

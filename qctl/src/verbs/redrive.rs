@@ -41,7 +41,7 @@ pub struct Redrive {
     #[arg(long, value_name = "QUEUE")]
     to: Option<QueueName>,
     /// Most messages [default: all that are there now]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = units::whole::<u64>(1, u64::MAX))]
     max: Option<u64>,
     /// At most this many messages a second
     #[arg(long, value_name = "N/s", value_parser = units::rate_per_second)]
@@ -164,7 +164,7 @@ impl Redrive {
         let to = self.to.as_ref().map(ToString::to_string);
         let values = [
             Value::Text(self.queue.to_string()),
-            Value::Name(to),
+            Value::NameOrEmpty(to),
             Value::Count(total.moved),
             Value::Count(total.skipped),
             Value::Flag(self.dry_run),

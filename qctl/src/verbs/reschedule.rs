@@ -9,6 +9,7 @@ use super::settle::Report;
 use super::when::When;
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
+use crate::units;
 
 /// The field that counts.
 pub const DONE: &str = "rescheduled";
@@ -22,7 +23,7 @@ pub struct Reschedule {
     /// The queue
     queue: QueueName,
     /// Ids of messages that are ready or delayed
-    #[arg(long = "id", value_name = "ID", num_args = 1.., required = true)]
+    #[arg(long = "id", value_name = "ID", num_args = 1.., value_parser = units::whole::<u64>(1, u64::MAX), required = true)]
     ids: Vec<u64>,
     #[command(flatten)]
     when: When,

@@ -16,6 +16,7 @@ pub const FIELDS: [&str; 2] = ["server", "stopped"];
 
 /// Manage the server
 #[derive(Debug, Clone, Args)]
+#[command(arg_required_else_help = false)]
 pub struct Server {
     #[command(subcommand)]
     action: Action,

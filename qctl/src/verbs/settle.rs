@@ -119,6 +119,10 @@ impl Receipts {
             session.stdin.refuse_unless_free()?;
             return Ok(None);
         }
+        if self.receipts.iter().any(|receipt| receipt == "-") {
+            let text = "- stands alone: receipts come from standard input or from the arguments";
+            return Err(Failure::Usage(text.to_owned()));
+        }
         let parse = |text: &String| text.parse::<Receipt>();
         let receipts: Result<_, _> = self.receipts.iter().map(parse).collect();
         receipts.map(Some).map_err(|error| Failure::BadInput(error.to_string()))

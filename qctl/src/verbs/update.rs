@@ -39,10 +39,11 @@ fn without_default(arg: clap::Arg) -> clap::Arg {
 impl Update {
     /// Changes them.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let attributes = self.attributes.changes()?;
+        let of = |failure: Failure| failure.of(&self.queue);
+        let attributes = self.attributes.changes().map_err(of)?;
         if attributes == AttributeChanges::default() {
             let text = "no attribute is given; help update shows them".to_owned();
-            return Err(Failure::Usage(text));
+            return Err(of(Failure::Usage(text)));
         }
         let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
         let update = verbs::Update { queue: self.queue.clone(), attributes };

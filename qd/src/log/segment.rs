@@ -20,8 +20,10 @@
 //! 2. Change the layout here or in `record`, with its page.
 //! 3. Before 1.0 the way from one format to the next is dump and load; say so in the CHANGELOG.
 
+use memchr::memmem;
+
 use super::files::LogFile;
-use super::record::{ALIGNMENT, HEADER_BYTES, Header, record_bytes};
+use super::record::{ALIGNMENT, HEADER_BYTES, Header, SYNCED_AT, record_bytes};
 use super::{LogError, Position, Result, io};
 
 /// Number of the format of segments and records.
@@ -215,18 +217,26 @@ impl<'a> SegmentReader<'a> {
     /// nowhere, so that the log may have been torn here.
     pub fn find_proof(&mut self) -> Result<Option<u64>> {
         let (torn, sequence) = (self.position(), self.sequence);
-        let mut at = self.offset + ALIGNMENT as u64;
-        while at + HEADER_BYTES as u64 <= self.length {
-            // Looked at before the check sum: nearly all of what is here is no record, and bytes
-            // that look like a header announce any length.
+        // Whatever proves it names this segment as that which was synced: a search for its number
+        // passes over nearly all of what is here.
+        let needle = torn.segment.to_le_bytes();
+        let mut from = self.offset + ALIGNMENT as u64 + SYNCED_AT;
+        while from + needle.len() as u64 <= self.length {
+            let window = self.bytes(from, READ_BYTES)?;
+            let Some(found) = memmem::find(window, &needle) else {
+                from += (window.len().saturating_sub(needle.len()) + 1) as u64;
+                continue;
+            };
+            let at = from + found as u64 - SYNCED_AT;
+            from += found as u64 + 1;
+            // Looked at before the check sum: bytes that look like a header announce any length.
             let here = Position { offset: at, ..torn };
             let is_proof = |header: &Header| {
                 header.sequence > sequence && torn < header.synced && header.synced <= here
             };
-            if self.record_at(at, is_proof)?.is_some() {
+            if at.is_multiple_of(ALIGNMENT as u64) && self.record_at(at, is_proof)?.is_some() {
                 return Ok(Some(at));
             }
-            at += ALIGNMENT as u64;
         }
         Ok(None)
     }

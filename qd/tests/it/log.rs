@@ -229,8 +229,8 @@ fn after_a_failed_call_nothing_more_is_durable_and_nothing_answered_is_lost() {
         assert!(applied(&local) >= answered, "call {from}: {} < {answered}", applied(&local));
         assert_eq!(local.machine().verify().unwrap(), [""; 0]);
     }
-    // Only where a segment that is used again is put away at the end does nobody wait for it.
-    assert!(seen + 5 >= calls, "{seen} of {calls} failures were seen");
+    // Nobody waits for a segment to be put away that is used again, nor sees that fail at the end.
+    assert!(seen * 10 >= calls * 8, "{seen} of {calls} failures were seen");
 }
 
 fn fail(disk: &Memory, answered: &Arc<AtomicU64>) -> Result<Local, ReplicatorError> {

@@ -141,6 +141,8 @@ error_codes! {
     ReceiptOfOtherQueue = 32, "receipt_of_other_queue", FixRequest, false;
     /// The server is shutting down.
     Closing = 40, "closing", TryAgain, true;
+    /// The server keeps the rest of its disk in reserve: sends wait until there is room.
+    DiskLow = 42, "disk_low", TryAgain, true;
     /// The request was ended by a cancel frame.
     Cancelled = 41, "cancelled", TryAgain, true;
     /// A fault inside the server.

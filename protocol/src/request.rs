@@ -14,7 +14,7 @@ use crate::wire::{DecodeError, Payload, Reader};
 /// [`FLAG_NUMBERED`], so that the request can be repeated safely after a lost answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbering {
-    /// Counted from 1 by the producer; a repeat has the same number.
+    /// Counted from 1 by the producer, up to 2^64 - 2; a repeat has the same number.
     pub number: u64,
     /// The producer has the answers of all requests below this number and will not repeat them.
     pub answered_below: u64,
@@ -29,7 +29,8 @@ impl Payload for Numbering {
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let number = input.u64("request number")?;
         let answered_below = input.u64("lowest number without an answer")?;
-        if number == 0 || answered_below > number {
+        // The greatest number has none behind it.
+        if number == 0 || number == u64::MAX || answered_below > number {
             let reason = format!("{number} with all below {answered_below} answered");
             return Err(DecodeError::value("request number", reason));
         }

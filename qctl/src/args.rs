@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use qd_protocol::Address;
 
 use crate::units;
@@ -18,9 +18,6 @@ use crate::verbs;
 #[command(name = "qctl", version, infer_subcommands = false)]
 #[command(after_help = "qctl(1) has the output, the exit statuses and examples of every verb.")]
 pub struct Cli {
-    /// What holds for every verb.
-    #[command(flatten)]
-    pub global: Global,
     /// Run the lines of FILE as commands, up to the first that fails
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "interactive")]
     pub file: Option<PathBuf>,
@@ -33,6 +30,9 @@ pub struct Cli {
     /// Leave the leases taken at the prompt when it ends
     #[arg(long, conflicts_with = "file")]
     pub keep: bool,
+    /// What holds for every verb; behind the others, which its heading is not for.
+    #[command(flatten)]
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -44,12 +44,11 @@ pub struct Cli {
 pub struct Global {
     /// Servers to try in turn.
     #[arg(
-        help = "Servers to try in turn: unix:/path, host:port or qd://host:port",
+        help = "Servers to try in turn: unix:/path, host:port or qd://host:port \
+                [default: QCTL_SERVER, else the system's or your own]",
         short,
         long,
         global = true,
-        env = "QCTL_SERVER",
-        hide_env_values = true,
         value_name = "ADDR",
         value_delimiter = ','
     )]
@@ -78,6 +77,11 @@ pub struct Global {
 }
 
 impl Global {
+    /// Whether the output is to be JSON, where it does not depend on a terminal.
+    pub fn is_json(&self) -> bool {
+        matches!(self.output, Some(Format::Json | Format::Jsonl))
+    }
+
     /// These flags, and where they say nothing those of `outer`: a line of a script under the
     /// command line that runs the script.
     #[must_use]
@@ -94,6 +98,23 @@ impl Global {
             no_raw: if raw_given { self.no_raw } else { outer.no_raw },
         }
     }
+}
+
+/// Whether words that the parser does not take ask for JSON.
+pub fn asks_for_json(words: impl IntoIterator<Item = Vec<u8>>) -> bool {
+    let mut words = words.into_iter().take_while(|word| word != b"--");
+    let mut format = None;
+    while let Some(word) = words.next() {
+        format = match word.as_slice() {
+            b"-o" | b"--output" => words.next(),
+            word => word
+                .strip_prefix(b"--output=")
+                .or_else(|| word.strip_prefix(b"-o").filter(|_| !word.starts_with(b"--")))
+                .map(|value| value.strip_prefix(b"=").unwrap_or(value).to_vec()),
+        }
+        .or(format);
+    }
+    matches!(format.as_deref(), Some(b"json" | b"jsonl"))
 }
 
 fn or_else<T: Clone>(inner: Vec<T>, outer: &[T]) -> Vec<T> {
@@ -113,57 +134,65 @@ pub enum Format {
     Jsonl,
 }
 
-/// What to do.
+/// What to do. The help of a verb is the text of its struct: one here would replace it, the long
+/// one too.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
-    /// Make a queue, or check or change one that exists
     Create(verbs::create::Create),
-    /// Add messages to a queue
     Send(verbs::send::Send),
-    /// Take messages out of queues, under a lease
     Receive(verbs::receive::Receive),
-    /// End the life of received messages, or of messages that nobody holds
     Delete(verbs::delete::Delete),
-    /// Move the end of leases
     Extend(verbs::extend::Extend),
-    /// Give received messages back
     Release(verbs::release::Release),
-    /// Give received messages up: they become dead letters
     Reject(verbs::reject::Reject),
-    /// Change from when on messages are visible that nobody holds
     Reschedule(verbs::reschedule::Reschedule),
-    /// Move messages out of a dead-letter queue, back to where they came from
     Redrive(verbs::redrive::Redrive),
-    /// Change attributes of a queue
     Update(verbs::update::Update),
-    /// Remove queues and all their messages
     Drop(verbs::drop::Drop),
-    /// Show the queues
     List(verbs::list::List),
-    /// Show one queue's attributes and counters
     Info(verbs::info::Info),
-    /// Ask whether the server answers
     Ping(verbs::ping::Ping),
-    /// Manage the server
     Server(verbs::server::Server),
-    /// Measure the server
     Bench(crate::bench::Bench),
-    /// Show the main job on a private server, with every command and its output
     Demo(crate::demo::Demo),
-    /// Print a completion script for a shell
     Completions(verbs::completions::Completions),
 }
 
 /// The grammar as clap's own structure.
 pub fn command() -> clap::Command {
     Cli::command()
+        .mut_args(negative_is_a_value)
+        .mut_subcommands(|verb| verb.mut_args(negative_is_a_value))
+}
+
+/// `-1` and `-1s` for a number are told to be out of its range rather than to be no flag.
+fn negative_is_a_value(arg: clap::Arg) -> clap::Arg {
+    let numbers = ["N", "N/s", "D", "SIZE", "ID"];
+    let is_number = arg
+        .get_value_names()
+        .unwrap_or_default()
+        .iter()
+        .any(|name| numbers.contains(&name.as_str()));
+    match arg.get_num_args() {
+        _ if !is_number => arg,
+        // Behind several values the next flag must stay one.
+        Some(_) => arg.allow_negative_numbers(true),
+        None => arg.allow_hyphen_values(true),
+    }
+}
+
+/// Reads a command line.
+pub fn parse_from(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Reads the words of a line, the program's name excluded.
 pub fn parse_words(words: Vec<Vec<u8>>) -> Result<Cli, clap::Error> {
     use std::os::unix::ffi::OsStringExt;
     let words = words.into_iter().map(OsString::from_vec);
-    Cli::try_parse_from(std::iter::once(OsString::from("qctl")).chain(words))
+    parse_from(std::iter::once(OsString::from("qctl")).chain(words))
 }
 
 #[cfg(test)]
@@ -236,6 +265,33 @@ mod tests {
     }
 
     #[test]
+    fn help_of_a_verb_is_its_long_text_and_lists_have_the_short_one() {
+        let help = |line: &str| parse(line).unwrap_err().to_string();
+        for line in ["help receive", "receive --help"] {
+            assert!(help(line).contains("COMES BACK"), "{}", help(line));
+        }
+        for line in ["receive -h", "help"] {
+            assert!(help(line).contains("Take messages out of queues"), "{}", help(line));
+            assert!(!help(line).contains("COMES BACK"), "{}", help(line));
+        }
+        for verb in command().get_subcommands() {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            let short = !about.is_empty() && !about.ends_with('.') && !about.contains('\n');
+            assert!(short, "{}: {about}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn help_of_update_has_no_defaults() {
+        let help = parse("help update").unwrap_err().to_string();
+        assert!(
+            !help.contains("default:") || help.find("default:") > help.find("Global"),
+            "{help}"
+        );
+        assert!(parse("help create").unwrap_err().to_string().contains("[default: 16]"));
+    }
+
+    #[test]
     fn nonsense_is_a_usage_error() {
         for line in [
             "sned jobs x",
@@ -289,12 +345,16 @@ mod tests {
             "reject jobs --reason x",
             "redrive",
             "redrive jobs.dead --max 0",
-            "redrive jobs.dead --rate 0",
+            "redrive jobs.dead --rate 0/s",
+            "redrive jobs.dead --rate 5",
+            "create jobs --dead-letter None",
+            "delete jobs --id 0",
             "redrive jobs.dead --rate 5/m",
             "redrive jobs.dead -H novalue",
             "redrive jobs.dead --to a/b",
             "send jobs x --at tomorrow",
             "send jobs x --at 2030-01-31",
+            "send jobs x --at 2030-01-31T12:00:00+01",
             "send jobs x --at 2030-01-31T12:00:00",
         ] {
             match parse(line) {
@@ -302,6 +362,58 @@ mod tests {
                 Err(error) => assert_eq!(error.exit_code(), 2, "{line}"),
             }
         }
+    }
+
+    #[test]
+    fn json_is_found_in_words_that_do_not_parse() {
+        let asks = |line: &str| asks_for_json(crate::words::split(line.as_bytes()).unwrap());
+        for line in [
+            "nonsense -o json",
+            "-ojsonl nonsense",
+            "send -o=json",
+            "--output json send",
+            "send --output=jsonl",
+            "-o plain send -o json",
+        ] {
+            assert!(asks(line), "{line}");
+        }
+        for line in ["send", "send -o", "send -o xml", "send q -- -o json", "-o json send -o plain"]
+        {
+            assert!(!asks(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn error_of_the_parser_is_one_line_and_hints() {
+        let failure = crate::exit::Failure::from(parse("send -o json").unwrap_err());
+        let text = "the following required arguments were not provided: <QUEUE>";
+        assert_eq!(failure.to_string(), text);
+        let hints = failure.hints().unwrap();
+        assert!(hints.starts_with("Usage: qctl send "), "{hints}");
+        assert!(!hints.contains("\n\n"), "{hints}");
+    }
+
+    #[test]
+    fn negative_number_is_out_of_its_range() {
+        for line in [
+            "create jobs --max-deliveries -1",
+            "create jobs --max-bytes -1KiB",
+            "create jobs --retry-delay -1s",
+            "create jobs --retry-delay 1s,-1s",
+            "redrive jobs.dead --max -1",
+            "redrive jobs.dead --rate -1/s",
+            "receive jobs -n -1",
+            "receive jobs --wait -1s --ack",
+            "delete jobs --id -1",
+            "reschedule jobs --id 1 -1 --delay 0",
+            "bench send --connections -1",
+            "list --timeout -1s",
+        ] {
+            let failure = crate::exit::Failure::from(parse(line).unwrap_err()).to_string();
+            assert!(failure.starts_with("invalid value '-1"), "{line}: {failure}");
+            assert!(failure.contains("': expected a"), "{line}: {failure}");
+        }
+        assert!(parse("delete jobs --id 1 2 --timeout 5s -o json").is_ok());
     }
 
     #[test]

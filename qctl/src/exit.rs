@@ -3,7 +3,7 @@
 //! Always true here: a [`Failure`] knows its exit status, its one line for people and, for
 //! `-o json`, its stable code; a refusal of the server keeps all that the server said.
 
-use qd_protocol::{Class, ClientError, ErrorCode, Refusal};
+use qd_protocol::{Class, ClientError, ErrorCode, QueueName, Refusal};
 
 /// Every status that `qctl` ends with; the same table stands in `qctl(1)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,14 @@ pub enum Failure {
     /// The command line is wrong in a way that clap cannot see.
     #[error("{0}")]
     Usage(String),
+    /// The parser does not take the command line.
+    #[error("{text}")]
+    Parse {
+        /// What is wrong, in one line.
+        text: String,
+        /// Lines that help: what there is, and how it is called.
+        hints: String,
+    },
     /// The input is not what it must be.
     #[error("{0}")]
     BadInput(String),
@@ -92,7 +100,7 @@ pub enum Failure {
     #[error("{0}")]
     Internal(String),
     /// `--timeout` passed.
-    #[error("no answer within {0} (--timeout)")]
+    #[error("not done within {0} (--timeout)")]
     Timeout(String),
     /// SIGINT.
     #[error("interrupted")]
@@ -103,6 +111,14 @@ pub enum Failure {
     /// The reader of the output has gone away.
     #[error("the output was closed")]
     ClosedPipe,
+    /// A failure of ours that is about one queue.
+    #[error("{cause}")]
+    OfQueue {
+        /// Its name.
+        queue: String,
+        /// What is wrong.
+        cause: Box<Failure>,
+    },
     /// A failure seen from a greater height: how far the command got before it.
     #[error("{text}: {cause}")]
     After {
@@ -119,7 +135,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => exit_of_refusal(refusal),
             Self::Client(error) => exit_of_client(error),
-            Self::Usage(_) => Exit::Usage,
+            Self::Usage(_) | Self::Parse { .. } => Exit::Usage,
             Self::BadInput(_) => Exit::BadInput,
             Self::Missing(_) => Exit::Missing,
             Self::Io(_) => Exit::Io,
@@ -131,7 +147,7 @@ impl Failure {
             Self::Interrupted => Exit::Interrupted,
             Self::Terminated => Exit::Terminated,
             Self::ClosedPipe => Exit::Pipe,
-            Self::After { cause, .. } => cause.exit(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.exit(),
         }
     }
 
@@ -144,7 +160,32 @@ impl Failure {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::After { cause, .. } => cause.refusal(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.refusal(),
+            _ => None,
+        }
+    }
+
+    /// The queue that it is about, if it is about one.
+    pub fn queue(&self) -> Option<&str> {
+        match self {
+            Self::OfQueue { queue, .. } => Some(queue),
+            Self::After { cause, .. } => cause.queue(),
+            Self::Refused(refusal) => refusal.queue.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Adds the queue that it is about.
+    #[must_use]
+    pub fn of(self, queue: &QueueName) -> Self {
+        Self::OfQueue { queue: queue.to_string(), cause: Box::new(self) }
+    }
+
+    /// Lines that help, behind the failure's own.
+    pub fn hints(&self) -> Option<&str> {
+        match self {
+            Self::Parse { hints, .. } => Some(hints.as_str()).filter(|hints| !hints.is_empty()),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.hints(),
             _ => None,
         }
     }
@@ -167,7 +208,7 @@ impl Failure {
                 ClientError::Refused(refusal) => refusal.code.name(),
                 ClientError::Protocol { .. } => "protocol",
             },
-            Self::Usage(_) => "usage",
+            Self::Usage(_) | Self::Parse { .. } => "usage",
             Self::BadInput(_) => "bad_input",
             Self::Missing(_) => "no_input",
             Self::Io(_) => "io",
@@ -179,7 +220,7 @@ impl Failure {
             Self::Interrupted => "interrupted",
             Self::Terminated => "terminated",
             Self::ClosedPipe => "closed_pipe",
-            Self::After { cause, .. } => cause.code(),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.code(),
         }
     }
 
@@ -203,6 +244,18 @@ impl Failure {
     /// Whether the same command may succeed later.
     pub fn retryable(&self) -> bool {
         self.refusal().map_or(self.class() == Class::TryAgain, |refusal| refusal.retryable)
+    }
+}
+
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        let rendered = error.render().to_string();
+        let rendered = rendered.strip_prefix("error: ").unwrap_or(&rendered);
+        // What is wrong may have lines of its own, up to the first empty one.
+        let (what, hints) = rendered.split_once("\n\n").unwrap_or((rendered, ""));
+        let text = what.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let hints = hints.lines().filter(|line| !line.is_empty());
+        Self::Parse { text, hints: hints.collect::<Vec<_>>().join("\n") }
     }
 }
 

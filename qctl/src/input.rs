@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use qd_protocol::{ErrorCode, MESSAGE_BYTES_MAX};
 use tokio::sync::mpsc;
 
+use crate::descriptors::refuse_closed;
 use crate::exit::Failure;
 
 /// What one read asks for.
@@ -37,6 +38,8 @@ impl Source {
         match self {
             // Not `std::io::stdin`: its buffer would keep bytes that belong to somebody else.
             Self::Stdin => {
+                // Else an end of the input, and with it an empty message, would come out of nowhere.
+                refuse_closed(rustix::stdio::stdin()).map_err(|error| self.failed(&error))?;
                 let descriptor = rustix::io::dup(rustix::stdio::stdin());
                 let descriptor = descriptor.map_err(|error| self.failed(&error.into()))?;
                 Ok(Box::new(File::from(descriptor)))

@@ -5,7 +5,9 @@
 
 mod args;
 mod bench;
+mod complete;
 mod demo;
+mod descriptors;
 mod exit;
 mod input;
 mod output;
@@ -22,24 +24,30 @@ mod words;
 #[cfg(test)]
 mod manual;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::unix::ffi::OsStringExt;
 
-use clap::Parser;
-
-use crate::args::{Cli, Format};
+use crate::args::Cli;
 use crate::exit::{Exit, Failure};
 use crate::script::Runner;
 
 fn main() {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse_from(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if error.exit_code() == 0 => {
             // Help into a closed pipe: nobody is there to be told.
             let _ = error.print();
-            std::process::exit(error.exit_code());
+            std::process::exit(0);
+        }
+        Err(error) => {
+            let words = std::env::args_os().skip(1).map(OsString::into_vec);
+            let failure = Failure::from(error);
+            output::tell(&failure, args::asks_for_json(words));
+            std::process::exit(i32::from(failure.exit().code()));
         }
     };
-    let json = matches!(cli.global.output, Some(Format::Json | Format::Jsonl));
+    let json = cli.global.is_json();
     let exit = run(cli).unwrap_or_else(|failure| {
         output::tell(&failure, json);
         failure.exit()

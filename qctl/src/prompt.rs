@@ -23,6 +23,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::args::{Global, command};
+use crate::complete::Asked;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
 use crate::script::Runner;
@@ -38,7 +39,7 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 /// Lines kept in the history.
 const HISTORY_LINES: usize = 10_000;
 /// Words that end the prompt.
-const LEAVE: [&[u8]; 4] = [b"\\q", b"q", b"exit", b"quit"];
+const LEAVE: [&[u8]; 3] = [b"q", b"exit", b"quit"];
 
 /// The terminal's settings before the prompt changed them.
 static TERMINAL: OnceLock<Termios> = OnceLock::new();
@@ -82,9 +83,12 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
             Err(ReadlineError::Eof) => return Ok(Exit::Done),
             Err(error) => return Err(cannot_read(&error)),
         };
-        let Ok(mut words) = words::split(line.as_bytes()) else {
-            tell(&Failure::Usage("a quote is not closed".to_owned()), false);
-            continue;
+        let words = match words_of(&line) {
+            Ok(words) => words,
+            Err(failure) => {
+                tell(&failure, runner.global.is_json());
+                continue;
+            }
         };
         let Some(first) = words.first() else {
             continue;
@@ -96,18 +100,27 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
         if LEAVE.contains(&first.as_slice()) {
             return Ok(Exit::Done);
         }
-        if first == b"\\?" {
-            words = vec![b"help".to_vec()];
-        }
         runner.listener.forget();
         let result = runner.run_words(words);
         runner.listener.forget();
         match result {
             Ok(_) => {}
-            Err(Failure::Interrupted) => eprintln!(),
-            Err(failure) if failure.exit() == Exit::Terminated => return Err(failure),
-            Err(failure) => tell(&failure, is_json(runner)),
+            Err((Failure::Interrupted, _)) => eprintln!(),
+            Err((failure, _)) if failure.exit() == Exit::Terminated => return Err(failure),
+            Err((failure, json)) => tell(&failure, json),
         }
+    }
+}
+
+/// The words of a line; of `\?` and `\q` those that they stand for.
+fn words_of(line: &str) -> Result<Vec<Vec<u8>>, Failure> {
+    match line.trim() {
+        "\\?" => Ok(vec![b"help".to_vec()]),
+        "\\q" => Ok(vec![b"exit".to_vec()]),
+        other if other.starts_with('\\') => Err(Failure::Usage(format!(
+            "{other} is no command; of those with a backslash there are \\? (help) and \\q (leave)"
+        ))),
+        line => words::split(line.as_bytes()).map_err(|error| Failure::Usage(error.to_string())),
     }
 }
 
@@ -137,11 +150,6 @@ fn release_leases(runner: &Runner) {
     }
 }
 
-fn is_json(runner: &Runner) -> bool {
-    use crate::args::Format;
-    matches!(runner.global.output, Some(Format::Json | Format::Jsonl))
-}
-
 fn cannot_read(error: &ReadlineError) -> Failure {
     Failure::Io(format!("cannot read the next command: {error}"))
 }
@@ -162,7 +170,7 @@ fn greet(runner: &Runner) {
             env!("CARGO_PKG_VERSION"),
             client.address()
         ),
-        Err(failure) => tell(&failure, is_json(runner)),
+        Err(failure) => tell(&failure, runner.global.is_json()),
     }
     runner.listener.forget();
 }
@@ -186,7 +194,8 @@ fn editor(runner: &Rc<Runner>) -> rustyline::Result<Editor<Completion, FileHisto
     Ok(editor)
 }
 
-/// Completes verbs, flags and the names of queues; asks for more lines while a quote is open.
+/// Completes what [`Asked`] knows, and the names of queues; asks for more lines while a quote is
+/// open.
 struct Completion {
     runner: Rc<Runner>,
     command: clap::Command,
@@ -209,8 +218,9 @@ impl Highlighter for Completion {
 impl Validator for Completion {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(match words::split(context.input().as_bytes()) {
-            Ok(_) => ValidationResult::Valid(None),
-            Err(_) => ValidationResult::Incomplete,
+            Err(error) if error.is_unfinished() => ValidationResult::Incomplete,
+            // What is wrong with others is told when the line is read.
+            Ok(_) | Err(_) => ValidationResult::Valid(None),
         })
     }
 }
@@ -225,13 +235,11 @@ impl Completer for Completion {
         _context: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let before = line.get(..position).unwrap_or_default();
-        let asked = Asked::at(before);
-        let mut found = match &asked.place {
-            Place::Verb => verb_names(&self.command),
-            Place::Flag(path) => flag_names(&self.command, path),
-            Place::Word(path) => words_of(&self.command, path),
-            Place::Queue => self.queue_names(asked.prefix),
-        };
+        let asked = Asked::at(&self.command, before);
+        let mut found = asked.words;
+        if asked.queues {
+            found.extend(self.queue_names(asked.prefix));
+        }
         found.retain(|name| name.starts_with(asked.prefix));
         if let [only] = &mut found[..] {
             only.push(' ');
@@ -254,119 +262,22 @@ impl Completion {
     }
 }
 
-/// What stands at the cursor.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked<'a> {
-    place: Place,
-    /// Where the part to be completed starts.
-    start: usize,
-    prefix: &'a str,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Verb,
-    /// A flag of the verb with these names.
-    Flag(Vec<String>),
-    /// A sub-verb or fixed value of the verb.
-    Word(Vec<String>),
-    Queue,
-}
-
-impl<'a> Asked<'a> {
-    fn at(before: &'a str) -> Self {
-        let start = before.rfind([' ', '\t']).map_or(0, |at| at + 1);
-        let prefix = before.get(start..).unwrap_or_default();
-        let earlier: Vec<String> =
-            before.get(..start).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-        let Some(verb) = earlier.first() else {
-            return Self { place: Place::Verb, start, prefix };
-        };
-        let place = match verb.as_str() {
-            _ if prefix.starts_with('-') => Place::Flag(earlier),
-            "help" => Place::Verb,
-            "server" | "completions" | "bench" => Place::Word(earlier),
-            _ => Place::Queue,
-        };
-        // `receive a,b`: the last of several names.
-        let comma = prefix.rfind(',').filter(|_| place == Place::Queue);
-        let skip = comma.map_or(0, |at| at + 1);
-        Self { place, start: start + skip, prefix: prefix.get(skip..).unwrap_or_default() }
-    }
-}
-
-fn verb_names(command: &clap::Command) -> Vec<String> {
-    let verbs = command.get_subcommands().map(clap::Command::get_name);
-    verbs.chain(["help", "exit"]).map(str::to_owned).collect()
-}
-
-/// The command that `path` names, as far as it names one.
-fn find<'a>(command: &'a clap::Command, path: &[String]) -> &'a clap::Command {
-    let mut found = command;
-    for name in path {
-        match found.find_subcommand(name) {
-            Some(next) => found = next,
-            None => break,
-        }
-    }
-    found
-}
-
-fn flag_names(command: &clap::Command, path: &[String]) -> Vec<String> {
-    let verb = find(command, path);
-    let global = command.get_arguments().filter(|flag| flag.is_global_set());
-    verb.get_arguments()
-        .chain(global)
-        .filter(|flag| !flag.is_hide_set())
-        .filter_map(clap::Arg::get_long)
-        .chain(["help"])
-        .map(|long| format!("--{long}"))
-        .collect()
-}
-
-fn words_of(command: &clap::Command, path: &[String]) -> Vec<String> {
-    let verb = find(command, path);
-    let actions = verb.get_subcommands().map(clap::Command::get_name).map(str::to_owned);
-    let values = verb
-        .get_positionals()
-        .flat_map(clap::Arg::get_possible_values)
-        .map(|value| value.get_name().to_owned());
-    actions.chain(values).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn verb_flag_and_queue_are_told_apart() {
-        let asked = |line| {
-            let asked = Asked::at(line);
-            (asked.place, asked.start, asked.prefix)
-        };
-        let path = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-        assert_eq!(asked(""), (Place::Verb, 0, ""));
-        assert_eq!(asked("rec"), (Place::Verb, 0, "rec"));
-        assert_eq!(asked("help se"), (Place::Verb, 5, "se"));
-        assert_eq!(asked("receive a,b"), (Place::Queue, 10, "b"));
-        assert_eq!(asked("send jo"), (Place::Queue, 5, "jo"));
-        assert_eq!(asked("send jobs --l"), (Place::Flag(path(&["send", "jobs"])), 10, "--l"));
-        assert_eq!(asked("redrive jobs.d"), (Place::Queue, 8, "jobs.d"));
-        assert_eq!(asked("update jobs --dead-letter g"), (Place::Queue, 26, "g"));
-        assert_eq!(asked("server "), (Place::Word(path(&["server"])), 7, ""));
+    fn line_with_a_backslash_is_one_of_those_that_there_are() {
+        assert_eq!(words_of(" \\? ").unwrap(), [b"help"]);
+        assert_eq!(words_of("\\q").unwrap(), [b"exit"]);
+        let failure = words_of("\\timing on").unwrap_err();
+        let text = "\\timing on is no command; of those with a backslash there are \\? (help) and \\q (leave)";
+        assert_eq!(failure.to_string(), text);
+        assert_eq!(words_of("send jobs a\\ b").unwrap()[2], b"a b");
     }
 
     #[test]
-    fn flags_of_the_verb_and_global_ones_are_offered() {
-        let command = command();
-        let flags = flag_names(&command, &["send".to_owned()]);
-        for flag in ["--lines", "--header", "--output", "--help"] {
-            assert!(flags.iter().any(|name| name == flag), "{flag}");
-        }
-        assert!(!flags.iter().any(|name| name == "--ack"));
-        let flags = flag_names(&command, &["reject".to_owned(), "jobs".to_owned()]);
-        assert!(flags.iter().any(|name| name == "--reason"));
-        assert!(words_of(&command, &["bench".to_owned()]).contains(&"mixed".to_owned()));
-        assert!(words_of(&command, &["server".to_owned()]).contains(&"stop".to_owned()));
+    fn here_document_is_refused() {
+        assert!(words_of("send jobs <<EOF").unwrap_err().to_string().contains("here-documents"));
     }
 }

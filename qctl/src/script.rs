@@ -11,13 +11,14 @@ use std::time::Duration;
 use qd_protocol::verbs::Ping;
 use tokio::runtime::Runtime;
 
-use crate::args::{Cli, Global, Verb, parse_words};
+use crate::args::{Cli, Global, Verb, asks_for_json, parse_words};
+use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
 use crate::session::{Link, Session, StdinUse, forget_client, open_client};
 use crate::signals::Listener;
 use crate::verbs;
-use crate::words::{self, Unfinished};
+use crate::words::{self, NoWords};
 
 /// How soon a server that was there before must answer, to be taken for the same.
 const ALIVE_WITHIN: Duration = Duration::from_millis(300);
@@ -52,23 +53,29 @@ impl Runner {
         })
     }
 
-    /// Runs the words of one line.
-    pub fn run_words(&self, words: Vec<Vec<u8>>) -> Result<Exit, Failure> {
-        let cli = match parse_words(words) {
+    /// Runs the words of one line. What fails comes with whether it is to be told in JSON too.
+    pub fn run_words(&self, words: Vec<Vec<u8>>) -> Result<Exit, (Failure, bool)> {
+        let cli = match parse_words(words.clone()) {
             Ok(cli) => cli,
-            Err(error) => {
-                // Help goes to standard output, what is wrong to standard error.
+            Err(error) if error.exit_code() == 0 => {
                 let _ = error.print();
-                return Ok(if error.exit_code() == 0 { Exit::Done } else { Exit::Usage });
+                return Ok(Exit::Done);
+            }
+            Err(error) => {
+                let outer = self.global.is_json().then(|| b"-ojson".to_vec());
+                let json = asks_for_json(outer.into_iter().chain(words));
+                return Err((error.into(), json));
             }
         };
         let misplaced = cli.file.is_some() || cli.interactive || cli.keep_going || cli.keep;
-        match cli.verb {
+        let json = cli.global.output.map_or(self.global.is_json(), |_| cli.global.is_json());
+        let result = match cli.verb {
             Some(verb) if !misplaced => self.run_verb(verb, cli.global),
             _ => Err(Failure::Usage(
                 "a line is a verb with its flags; help shows the verbs".to_owned(),
             )),
-        }
+        };
+        result.map_err(|failure| (failure, json))
     }
 
     /// Asks the server for a sign of life. One that went away while the prompt waited is
@@ -118,15 +125,17 @@ pub fn run(cli: &Cli, path: Option<&Path>) -> Result<Exit, Failure> {
             let file = File::open(path).map_err(failed)?;
             (path.display().to_string(), Box::new(file))
         }
-        _ => ("standard input".to_owned(), Box::new(std::io::stdin())),
+        _ => {
+            let failed = |error| Failure::Io(format!("cannot read standard input: {error}"));
+            refuse_closed(std::io::stdin()).map_err(failed)?;
+            ("standard input".to_owned(), Box::new(std::io::stdin()))
+        }
     };
     let mut runner = Runner::new(cli.global.clone())?;
     if stdin {
         runner.stdin = StdinUse::Script;
     }
     let mut lines = Lines { input: BufReader::new(input), name, number: 0, ended_at: 0 };
-    let json =
-        Session::new(cli.global.clone(), runner.listener.stop(None), Rc::default()).out.is_json();
     let mut first = Exit::Done;
     while let Some(words) = lines.next_command()? {
         if words.is_empty() {
@@ -138,8 +147,8 @@ pub fn run(cli: &Cli, path: Option<&Path>) -> Result<Exit, Failure> {
                 eprintln!("qctl: {}: status {}", lines.place(), exit.code());
                 exit
             }
-            Err(failure) if failure.is_quiet() => return Err(failure),
-            Err(failure) => {
+            Err((failure, _)) if failure.is_quiet() => return Err(failure),
+            Err((failure, json)) => {
                 let exit = failure.exit();
                 tell(&failure.after(lines.place()), json);
                 exit
@@ -179,7 +188,9 @@ impl<R: BufRead> Lines<R> {
             match words::split(command) {
                 Ok(words) if read > 0 => return Ok(Some(words)),
                 Ok(words) => return Ok((!words.is_empty()).then_some(words)),
-                Err(unfinished) if read == 0 => return Err(self.unfinished(unfinished)),
+                Err(error) if read == 0 || !error.is_unfinished() => {
+                    return Err(self.no_words(error));
+                }
                 Err(_) => {}
             }
         }
@@ -197,8 +208,8 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    fn unfinished(&self, unfinished: Unfinished) -> Failure {
-        Failure::Usage(format!("{}: {unfinished}", self.place()))
+    fn no_words(&self, error: NoWords) -> Failure {
+        Failure::Usage(format!("{}: {error}", self.place()))
     }
 }
 
@@ -234,5 +245,12 @@ mod tests {
         let failure = commands("ping\nsend q 'a\n\n").unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().contains("line 2"), "{failure}");
+    }
+
+    #[test]
+    fn here_document_ends_a_script_before_its_lines_are_taken_for_commands() {
+        let failure = commands("ping\nsend q <<EOF\ndrop q\nEOF\n").unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
+        assert!(failure.to_string().contains("line 2: here-documents"), "{failure}");
     }
 }

@@ -38,6 +38,20 @@ pub fn count_or_unlimited(text: &str) -> Result<u64, String> {
     text.parse().map_err(expected)
 }
 
+/// Reads a whole number in a range.
+pub fn whole<T: TryFrom<u64>>(
+    least: u64,
+    most: u64,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
+            let to = if most == u64::MAX { String::new() } else { format!(" to {most}") };
+            format!("expected a whole number from {least}{to}")
+        })
+    }
+}
+
 /// Reads a duration in milliseconds: `500ms`, `30s`, `5m`, `12h`, `14d`, `0`.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
@@ -94,19 +108,19 @@ fn at_most(ms: u64, most_ms: u64) -> Result<u64, String> {
     if ms <= most_ms { Ok(ms) } else { Err(format!("at most {}", show_duration(most_ms))) }
 }
 
-/// Reads a rate: `1000/s`, or the number alone.
+/// Reads a rate: `1000/s`.
 pub fn rate_per_second(text: &str) -> Result<u64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text);
-    match number.parse() {
-        Ok(0) | Err(_) => Err("expected a rate like 1000/s".to_owned()),
-        Ok(rate) => Ok(rate),
-    }
+    let rate = text.strip_suffix("/s").and_then(|number| number.parse().ok());
+    rate.filter(|rate| *rate > 0).ok_or_else(|| "expected a rate like 1000/s".to_owned())
 }
 
 /// Digits, then a unit.
 fn split(text: &str) -> Result<(u64, &str), String> {
     let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
+    if text.starts_with('-') {
+        return Err("expected a number that is not negative".to_owned());
+    }
     if digits.is_empty() {
         return Err("expected a number first".to_owned());
     }
@@ -173,6 +187,18 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_are_held_to_their_range() {
+        assert_eq!(whole::<u32>(1, 10)("10"), Ok(10));
+        assert_eq!(whole::<u64>(1, u64::MAX)("18446744073709551615"), Ok(u64::MAX));
+        for bad in ["", "0", "-1", "11", "x", "1.5", "99999999999999999999"] {
+            let expected = Err("expected a whole number from 1 to 10".to_owned());
+            assert_eq!(whole::<u32>(1, 10)(bad), expected, "{bad:?}");
+        }
+        let expected = Err("expected a whole number from 1".to_owned());
+        assert_eq!(whole::<u64>(1, u64::MAX)("-1"), expected);
+    }
+
+    #[test]
     fn durations_are_read_strictly() {
         for (text, ms) in [
             ("0", 0),
@@ -236,7 +262,7 @@ mod tests {
     #[test]
     fn rates_are_per_second() {
         assert_eq!(rate_per_second("1000/s"), Ok(1000));
-        assert_eq!(rate_per_second("5"), Ok(5));
+        assert!(rate_per_second("5").is_err());
         assert!(rate_per_second("0/s").is_err());
         assert!(rate_per_second("5/m").is_err());
     }

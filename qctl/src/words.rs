@@ -4,26 +4,39 @@
 //! meaning; outside, a backslash keeps any byte, and before a newline both vanish. `#` at the start
 //! of a word begins a comment. Words are bytes: they need not be UTF-8.
 
-/// Why a line is not a list of words yet.
+/// Why a line is not a list of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfinished {
+pub enum NoWords {
     /// A quote is open; the next line belongs to it.
     Quote(char),
     /// The line ends with a backslash; the next line continues it.
     Backslash,
+    /// A word begins with `<<`: taken as it is, it would be sent as a message.
+    HereDocument,
 }
 
-impl std::fmt::Display for Unfinished {
+impl NoWords {
+    /// True when the next line may mend it.
+    pub fn is_unfinished(self) -> bool {
+        matches!(self, Self::Quote(_) | Self::Backslash)
+    }
+}
+
+impl std::fmt::Display for NoWords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Quote(quote) => write!(f, "the quote {quote} is not closed"),
             Self::Backslash => f.write_str("nothing follows the last backslash"),
+            Self::HereDocument => f.write_str(
+                "here-documents (<<) are not there yet: quote a body of several lines, or name a \
+                 file with -f",
+            ),
         }
     }
 }
 
 /// The words of `line`.
-pub fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, Unfinished> {
+pub fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, NoWords> {
     let mut words = Vec::new();
     // `None`: between words. A quoted empty word is a word.
     let mut word: Option<Vec<u8>> = None;
@@ -32,10 +45,13 @@ pub fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, Unfinished> {
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' => words.extend(word.take()),
             b'#' if word.is_none() => while input.next().is_some_and(|byte| byte != b'\n') {},
+            b'<' if word.is_none() && input.clone().next() == Some(b'<') => {
+                return Err(NoWords::HereDocument);
+            }
             b'\'' => single_quoted(&mut input, word.get_or_insert_default())?,
             b'"' => double_quoted(&mut input, word.get_or_insert_default())?,
             b'\\' => match input.next() {
-                None => return Err(Unfinished::Backslash),
+                None => return Err(NoWords::Backslash),
                 Some(b'\n') => {}
                 Some(byte) => word.get_or_insert_default().push(byte),
             },
@@ -46,24 +62,18 @@ pub fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, Unfinished> {
     Ok(words)
 }
 
-fn single_quoted(
-    input: &mut impl Iterator<Item = u8>,
-    word: &mut Vec<u8>,
-) -> Result<(), Unfinished> {
+fn single_quoted(input: &mut impl Iterator<Item = u8>, word: &mut Vec<u8>) -> Result<(), NoWords> {
     loop {
         match input.next() {
-            None => return Err(Unfinished::Quote('\'')),
+            None => return Err(NoWords::Quote('\'')),
             Some(b'\'') => return Ok(()),
             Some(byte) => word.push(byte),
         }
     }
 }
 
-fn double_quoted(
-    input: &mut impl Iterator<Item = u8>,
-    word: &mut Vec<u8>,
-) -> Result<(), Unfinished> {
-    let open = Unfinished::Quote('"');
+fn double_quoted(input: &mut impl Iterator<Item = u8>, word: &mut Vec<u8>) -> Result<(), NoWords> {
+    let open = NoWords::Quote('"');
     loop {
         match input.next().ok_or(open)? {
             b'"' => return Ok(()),
@@ -114,10 +124,19 @@ mod tests {
 
     #[test]
     fn open_quotes_and_last_backslash_ask_for_more() {
-        assert_eq!(split(b"a 'b"), Err(Unfinished::Quote('\'')));
-        assert_eq!(split(b"a \"b\\"), Err(Unfinished::Quote('"')));
-        assert_eq!(split(b"a \\"), Err(Unfinished::Backslash));
+        assert_eq!(split(b"a 'b"), Err(NoWords::Quote('\'')));
+        assert_eq!(split(b"a \"b\\"), Err(NoWords::Quote('"')));
+        assert_eq!(split(b"a \\"), Err(NoWords::Backslash));
         assert_eq!(words("a 'b\nc'"), ["a", "b\nc"]);
+    }
+
+    #[test]
+    fn here_document_is_not_taken_for_a_word() {
+        for line in ["send jobs <<EOF", "send jobs <<-'EOF'", "<<<x"] {
+            assert_eq!(split(line.as_bytes()), Err(NoWords::HereDocument), "{line}");
+        }
+        assert!(!NoWords::HereDocument.is_unfinished());
+        assert_eq!(words("a '<<b' \\<<c d<<e < f"), ["a", "<<b", "<<c", "d<<e", "<", "f"]);
     }
 
     #[test]

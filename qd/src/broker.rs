@@ -14,6 +14,7 @@
 //!   receipts are settled at once.
 //! - A receive that waits for a message keeps none of its connection's entries, which would keep
 //!   other requests from being read.
+//! - While the disk is low sends are refused ([`Space`]); everything else goes on.
 //! - Receives that wait are served first come, first served per queue. A send takes the receives
 //!   that wait for its queue into its own record: one sync brings the message to its consumer.
 
@@ -24,6 +25,7 @@ mod glob;
 mod kept;
 mod peer;
 mod reads;
+mod space;
 mod waiters;
 mod work;
 
@@ -38,9 +40,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use answer::Answer;
 pub use engine::Engine;
 pub use peer::{Peer, Reply};
+pub use space::Space;
 pub use work::Work;
 
-use crate::shard::Origin;
+use crate::shard::{Command, Origin};
 
 /// Most bytes of requests that wait for the engine or are in its hands: 64 MiB.
 pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
@@ -64,6 +67,7 @@ pub struct Broker {
     mail: Sender<Mail>,
     room: Arc<Semaphore>,
     unread_all: Arc<AtomicUsize>,
+    space: Option<Arc<Space>>,
 }
 
 /// A request on its way to the engine.
@@ -129,7 +133,13 @@ impl Broker {
         let (mail, mailbox) = channel();
         let room = Arc::new(Semaphore::new(MAILBOX_BYTES_MAX));
         let mailbox = Mailbox { mail: mailbox, own: mail.clone() };
-        (Self { mail, room, unread_all: Arc::default() }, mailbox)
+        (Self { mail, room, unread_all: Arc::default(), space: None }, mailbox)
+    }
+
+    /// Refuses sends while the disk is low.
+    #[must_use]
+    pub fn watching(self, space: Space) -> Self {
+        Self { space: Some(Arc::new(space)), ..self }
     }
 
     /// A connection with a number that no other one ever has, and where its answers go.
@@ -149,6 +159,12 @@ impl Broker {
 
     /// Hands a request of `bytes` to the engine, waiting for room in the mailbox.
     pub async fn submit(&self, job: Job, bytes: usize) {
+        if let (Some(space), Work::Change(opcode, Command::Send(_))) = (&self.space, &job.work)
+            && let Err(refusal) = space.check()
+        {
+            job.peer.reply(job.correlation, *opcode, Answer::Refused(refusal), job.slot);
+            return;
+        }
         let Some(permit) = self.room_for(bytes).await else {
             return;
         };

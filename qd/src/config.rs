@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 use etcetera::BaseStrategy;
 use qd_protocol::Address;
@@ -33,6 +34,15 @@ pub struct Args {
     /// Most connections at a time
     #[arg(long, value_name = "N", env = "QD_MAX_CONNECTIONS", default_value_t = 10_000)]
     pub max_connections: usize,
+    /// Free room on the disk below which sends are refused
+    #[arg(
+        long,
+        help = "Free room on the disk below which sends are refused, such as 1GiB \
+                [default: 5 % of the disk, at least 256MiB, at most 2GiB]",
+        value_name = "SIZE",
+        env = "QD_DISK_RESERVE"
+    )]
+    pub disk_reserve: Option<ByteSize>,
     /// Become the leader of a session of its own, apart from the terminal
     #[arg(long)]
     pub new_session: bool,
@@ -62,6 +72,8 @@ pub struct Settings {
     pub socket_mode: u32,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Free bytes on the disk below which sends are refused; `None`: the default.
+    pub disk_reserve: Option<u64>,
 }
 
 /// Why the settings cannot be used.
@@ -93,7 +105,9 @@ impl Settings {
             given => given.to_vec(),
         };
         let socket_mode = if system { 0o660 } else { 0o600 };
-        Ok(Self { data, listen, socket_mode, max_connections: args.max_connections })
+        let max_connections = args.max_connections;
+        let disk_reserve = args.disk_reserve.map(|size| size.as_u64());
+        Ok(Self { data, listen, socket_mode, max_connections, disk_reserve })
     }
 }
 

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use crate::broker::{Broker, Engine};
+use crate::broker::{Broker, Engine, Space};
 use crate::clock::{Clock, random_u64};
 use crate::config::{ConfigError, Settings};
 use crate::data_dir::{DataDir, DataDirError};
@@ -105,8 +105,11 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         .map_err(|error| DaemonError::Recover { path: dir.path().to_owned(), error })?;
     let applied = local.machine().position().applied;
     tracing::info!("data in {}, {applied} records so far", dir.path().display());
+    let in_use = local.live();
     let engine = Engine::new(local, Clock::System, mailbox)
         .map_err(|error| DaemonError::Open { path: path.clone(), error })?;
+    let space = Space::new(dir.path(), dir.state_file(), in_use, settings.disk_reserve);
+    let broker = broker.watching(space.map_err(failed("ask the disk for its free room"))?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()

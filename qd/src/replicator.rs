@@ -7,6 +7,9 @@
 //! opened. Whoever hands records in sees only their outcomes, so that a replicated log can take
 //! this place.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::{Bytes, BytesMut};
 use qd_protocol::wire::DecodeError;
 
@@ -15,9 +18,9 @@ use crate::log::{self, LogError, OnDurable, Options, Synced};
 use crate::shard::{Applied, Entry, Machine, Record};
 use crate::store::StoreError;
 
-/// Bytes of records behind which a checkpoint is due: 16 MiB. A larger one costs no more for each
-/// record, but everybody waits longer while it is made.
-const CHECKPOINT_BYTES: usize = 16 << 20;
+/// Bytes of records behind which a checkpoint is due: 4 MiB. With 16 MiB sends in batches were as
+/// fast, and their p99 was 40 ms instead of 17 ms: everybody waits while it is made.
+const CHECKPOINT_BYTES: usize = 4 << 20;
 /// Longest time without a checkpoint while there is something to be saved: 1 s.
 const CHECKPOINT_MS: u64 = 1_000;
 
@@ -62,6 +65,8 @@ pub struct Local {
     unsaved_bytes: usize,
     /// Uptime at which the first record since the last checkpoint was seen, in ms.
     unsaved_since_ms: Option<u64>,
+    /// See [`Local::live`].
+    live: Arc<AtomicU64>,
 }
 
 impl Local {
@@ -88,13 +93,9 @@ impl Local {
         }
         let log = Synced::start(appender, applied, on_failure).map_err(ReplicatorError::Thread)?;
         log.recycle(applied);
-        Ok(Self {
-            machine: Some(machine),
-            log,
-            tap: None,
-            unsaved_bytes: 0,
-            unsaved_since_ms: None,
-        })
+        let live = Arc::new(AtomicU64::new(machine.live_bytes()));
+        let (tap, unsaved_bytes, unsaved_since_ms) = (None, 0, None);
+        Ok(Self { machine: Some(machine), log, tap, unsaved_bytes, unsaved_since_ms, live })
     }
 
     /// Shows every record to `tap`.
@@ -154,9 +155,15 @@ impl Local {
         self.wait()?;
         self.machine().checkpoint()?;
         self.log.recycle(self.machine().position().applied);
+        self.live.store(self.machine().live_bytes(), Ordering::Relaxed);
         self.unsaved_bytes = 0;
         self.unsaved_since_ms = None;
         Ok(())
+    }
+
+    /// What [`Machine::live_bytes`] was at the last checkpoint.
+    pub fn live(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.live)
     }
 
     /// The state, as of the last record.

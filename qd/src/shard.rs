@@ -121,6 +121,7 @@ impl Machine {
                 walked: 0,
                 moved_bytes: 0,
                 drops_nested: 0,
+                redrive_looked: 0,
                 pending: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
@@ -151,6 +152,11 @@ impl Machine {
     /// Makes the effects of all records so far durable.
     pub fn checkpoint(&self) -> Result<()> {
         self.store.checkpoint()
+    }
+
+    /// Bytes of all live messages, with 64 for each.
+    pub fn live_bytes(&self) -> u64 {
+        self.queues.values().map(|queue| queue.statistics.bytes + 64 * queue.live()).sum()
     }
 
     /// How far the state is.
@@ -250,6 +256,8 @@ struct Step<'a, 't> {
     moved_bytes: u64,
     /// Queues that are making room for one another just now.
     drops_nested: u8,
+    /// Messages and chunks that the redrives of this record have looked at.
+    redrive_looked: usize,
     /// Messages of this record that are in no chunk yet: first id, and the chunk being built.
     pending: BTreeMap<u64, (u64, ChunkBuilder)>,
     /// Queues whose row is to be written.
@@ -261,11 +269,6 @@ struct Step<'a, 't> {
 impl Step<'_, '_> {
     /// Carries one entry out, unless it was carried out before.
     fn run(&mut self, entry: &Entry) -> Result<Outcome> {
-        let is_over = self.delivered_bytes >= DELIVERED_BYTES_PER_RECORD_MAX
-            || self.walked >= CHUNKS_WALKED_PER_RECORD_MAX;
-        if is_over && matches!(&entry.command, Command::Receive(receive) if receive.max > 0) {
-            return Ok(Outcome::Deferred);
-        }
         let Some(origin) = entry.origin else {
             return self.carry_out(&entry.command, None);
         };

@@ -22,7 +22,7 @@ use std::path::Path;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend};
 
 pub use schema::FORMAT;
-pub use tables::{Delayed, Position, Tables};
+pub use tables::{Blocked, Delayed, Position, Tables};
 
 /// Default budget of redb's page cache: 128 MiB. (redb's own default is 1 GiB.)
 pub const CACHE_BYTES: usize = 128 << 20;
@@ -187,8 +187,8 @@ impl Store {
             })+};
         }
         hash_tables!(
-            QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, DUE, EXPIRY, LEASES, LEASE_ENDS,
-            PRODUCERS, GRAVES
+            QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, BLOCKED, DUE, EXPIRY, LEASES,
+            LEASE_ENDS, PRODUCERS, GRAVES
         );
         Ok(hasher.finish())
     }

@@ -36,7 +36,15 @@ impl Daemon {
     ///
     /// When it does not get ready.
     pub fn with(flags: &[&str]) -> Self {
-        let directory = temporary_directory();
+        Self::within(temporary_directory(), flags)
+    }
+
+    /// A new daemon in this directory.
+    ///
+    /// # Panics
+    ///
+    /// When it does not get ready.
+    pub fn within(directory: TempDir, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
         let (child, log_start) = start(directory.path(), &flags);
         let mut daemon = Self { directory, flags, child, log_start };
@@ -227,6 +235,8 @@ fn start(directory: &Path, flags: &[String]) -> (Child, usize) {
         .arg("--listen")
         .arg(format!("unix:{}", directory.join("s").display()))
         .args(flags)
+        // However little room there is where the tests run.
+        .env("QD_DISK_RESERVE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

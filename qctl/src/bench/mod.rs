@@ -30,19 +30,19 @@ pub struct Bench {
     #[arg(long)]
     queue: Option<QueueName>,
     /// Connections
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::whole::<u32>(1, 10_000))]
     connections: u32,
     /// Messages in one call
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_ENTRIES_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::whole::<u32>(1, BATCH_ENTRIES_MAX.into()))]
     batch: u32,
     /// Calls that each connection has under way
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::whole::<u32>(1, 1024))]
     window: u32,
     /// Bytes of each body
     #[arg(long, default_value = "100", value_parser = units::size)]
     size: u64,
     /// How many messages to measure
-    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = units::whole::<u64>(1, u64::MAX))]
     messages: Option<u64>,
     /// How long to measure [default: 5s; receive: 100,000 messages]
     #[arg(long, value_name = "D", value_parser = units::duration_ms)]
@@ -90,6 +90,7 @@ impl Bench {
     /// Measures and reports.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.check()?;
+        let records = report::records(&session.out, &self)?;
         let rows = if self.workload == Workload::Disk {
             let stop = session.stop.clone();
             tokio::select! {
@@ -99,7 +100,7 @@ impl Bench {
         } else {
             load::run(&self, session).await?
         };
-        report::write(&mut session.out, &self, &rows)?;
+        report::write(&mut session.out, records, &self, &rows)?;
         Ok(if rows.iter().any(|row| row.lost + row.duplicated > 0) {
             Exit::Internal
         } else {

@@ -1,8 +1,8 @@
 //! The figures of a run.
 
-use super::Bench;
 use super::meter::Recorded;
 use super::workers::Shared;
+use super::{Bench, Workload};
 use crate::exit::Failure;
 use crate::output::{Out, Record, Records, Value};
 
@@ -81,17 +81,26 @@ impl Row {
     }
 }
 
-/// Writes the rows.
-pub fn write(out: &mut Out, bench: &Bench, rows: &[Row]) -> Result<(), Failure> {
-    let rows: Vec<Record> = rows.iter().map(|row| row.record(bench)).collect();
-    let known: Vec<String> = rows
-        .first()
-        .map(|row| row.iter().map(|(name, _)| name.clone()).collect())
-        .unwrap_or_default();
+/// What writes the rows; to be made before anything is measured.
+pub fn records(out: &Out, bench: &Bench) -> Result<Records, Failure> {
+    let mixed = bench.workload == Workload::Mixed;
+    let direction = if mixed { "both" } else { "" };
+    let (latencies_us, seconds) = ([0.0; 5], 0.0);
+    let row = Row { direction, messages: 0, seconds, latencies_us, lost: 0, duplicated: 0 };
+    let known: Vec<String> = row.record(bench).into_iter().map(|(name, _)| name).collect();
     let all: Vec<&str> = known.iter().map(String::as_str).collect();
-    let mut records = Records::new(out, rows.len() > 1, &known, &all, &all)?;
-    for row in &rows {
-        records.push(out, row)?;
+    Records::new(out, mixed, &known, &all, &all)
+}
+
+/// Writes the rows.
+pub fn write(
+    out: &mut Out,
+    mut records: Records,
+    bench: &Bench,
+    rows: &[Row],
+) -> Result<(), Failure> {
+    for row in rows {
+        records.push(out, &row.record(bench))?;
     }
     records.finish(out)
 }

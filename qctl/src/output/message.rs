@@ -120,9 +120,11 @@ impl MessagePrinter {
                 out.put(field(column, queue, message)?.as_bytes())?;
             }
         }
+        // Only a body needs its exact bytes; fields alone are a line, also for `read` in a shell.
+        let exact = self.shape.single && self.columns.iter().any(|column| column == "body");
         if self.shape.nul {
             out.put(b"\0")
-        } else if !self.shape.single || (out.terminal && !out.raw) {
+        } else if !exact || (out.terminal && !out.raw) {
             out.put(b"\n")
         } else {
             Ok(())
@@ -345,8 +347,8 @@ mod tests {
             format!("{{\"dead_letter\":{expected}}}\n")
         );
         assert_eq!(printed(Format::Json, column, &message(b"x")), "{\"dead_letter\":null}\n");
-        assert_eq!(printed(Format::Plain, column, &message(b"x")), "");
-        assert_eq!(printed(Format::Plain, column, &dead), "rejected: no\\tcustomer");
+        assert_eq!(printed(Format::Plain, column, &message(b"x")), "\n");
+        assert_eq!(printed(Format::Plain, column, &dead), "rejected: no\\tcustomer\n");
     }
 
     #[test]
@@ -390,5 +392,11 @@ mod tests {
         out.columns = vec!["id".to_owned(), "lease-until".to_owned()];
         let text = printed(out, MANY, &[b"x"]);
         assert_eq!(text, "7\t1970-01-01T00:00:30.000Z\n");
+        let mut out = Out::captured(Format::Plain);
+        out.columns = vec!["id".to_owned(), "attempt".to_owned()];
+        assert_eq!(printed(out, ONE, &[b"x"]), "7\t1\n");
+        let mut out = Out::captured(Format::Plain);
+        out.columns = vec!["id".to_owned(), "body".to_owned()];
+        assert_eq!(printed(out, ONE, &[b"x"]), "7\tx");
     }
 }

@@ -3,14 +3,16 @@
 //! Always true here: what [`Out::flush`] has returned from was written to the descriptor; a
 //! reader that went away is [`Failure::ClosedPipe`], which ends quietly.
 
+mod deed;
 mod escape;
 mod json;
 mod message;
 mod record;
 
+pub use deed::Deeds;
 pub use escape::escape;
 pub use json::Object;
-pub use message::{MessagePrinter, Shape};
+pub use message::{FIELDS as MESSAGE_FIELDS, MessagePrinter, Shape};
 pub use record::{Record, Records, Value};
 
 use std::io::IsTerminal;
@@ -198,6 +200,9 @@ pub fn tell(failure: &Failure, json: bool) {
     }
     // A standard error that is closed or full leaves nobody to tell.
     eprintln!("qctl: {failure}");
+    if let Some(hints) = failure.hints() {
+        eprintln!("{hints}");
+    }
     if json {
         eprintln!("{}", failure_object(failure));
     }
@@ -211,7 +216,7 @@ fn failure_object(failure: &Failure) -> String {
     object.text("code", failure.code());
     object.text("class", failure.class().name());
     object.text("message", &failure.to_string());
-    object.optional_text("queue", refusal.and_then(|refusal| refusal.queue.as_deref()));
+    object.optional_text("queue", failure.queue());
     object.optional_text("limit", limit.map(|limit| limit.name.as_str()));
     let known = |value: u64| (value != qd_protocol::attributes::UNLIMITED).then_some(value);
     object.optional_number("current", limit.and_then(|limit| known(limit.current)));

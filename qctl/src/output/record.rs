@@ -22,6 +22,8 @@ pub enum Value {
     MillisList(Vec<u64>),
     /// A name, or "none".
     Name(Option<String>),
+    /// A name, or nothing.
+    NameOrEmpty(Option<String>),
     /// Milliseconds since 1970-01-01 UTC.
     Time(u64),
     /// A number with a fraction.
@@ -44,6 +46,7 @@ impl Value {
             Self::Count(number) | Self::Bytes(number) | Self::Millis(number) => number.to_string(),
             Self::MillisList(members) => join(members, u64::to_string),
             Self::Name(name) => name.clone().unwrap_or_else(|| "none".to_owned()),
+            Self::NameOrEmpty(name) => name.clone().unwrap_or_default(),
             Self::Time(ms) => crate::time::rfc3339(*ms),
             Self::Decimal(number) => format!("{number:.3}"),
             Self::Flag(flag) => flag.to_string(),
@@ -62,9 +65,12 @@ impl Value {
     fn is_number(&self) -> bool {
         match self {
             Self::Count(_) | Self::Bytes(_) | Self::Millis(_) | Self::Decimal(_) => true,
-            Self::Text(_) | Self::MillisList(_) | Self::Name(_) | Self::Time(_) | Self::Flag(_) => {
-                false
-            }
+            Self::Text(_)
+            | Self::MillisList(_)
+            | Self::Name(_)
+            | Self::NameOrEmpty(_)
+            | Self::Time(_)
+            | Self::Flag(_) => false,
         }
     }
 
@@ -78,7 +84,9 @@ impl Value {
                 object.number(key, *number);
             }
             Self::MillisList(members) => object.numbers(key, members),
-            Self::Name(name) => object.optional_text(key, name.as_deref()),
+            Self::Name(name) | Self::NameOrEmpty(name) => {
+                object.optional_text(key, name.as_deref());
+            }
             Self::Time(ms) => object.text(key, &crate::time::rfc3339(*ms)),
             Self::Decimal(number) => object.decimal(key, *number),
             Self::Flag(flag) => object.flag(key, *flag),

@@ -1,5 +1,6 @@
 //! Which server: `--server`, else `QCTL_SERVER`, else the system's, else this user's own.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -36,8 +37,19 @@ pub fn target(global: &Global) -> Result<Target, Failure> {
     if !global.server.is_empty() {
         return Ok(Target { addresses: global.server.clone(), start: None });
     }
+    if let Some(addresses) = std::env::var_os("QCTL_SERVER").filter(|value| !value.is_empty()) {
+        return Ok(Target { addresses: of_environment(&addresses)?, start: None });
+    }
     let start = !global.no_autostart && !autostart_is_off(std::env::var_os("QCTL_NO_AUTOSTART"));
     default_target(Path::new(SYSTEM_SOCKET), state_directory, start)
+}
+
+/// The addresses of `QCTL_SERVER`, separated by commas.
+fn of_environment(value: &OsStr) -> Result<Vec<Address>, Failure> {
+    let value = value.to_string_lossy();
+    let parse =
+        |text: &str| text.parse().map_err(|error| Failure::Config(format!("QCTL_SERVER: {error}")));
+    value.split(',').map(parse).collect()
 }
 
 /// Any value but the empty one and `0` turns it off.
@@ -128,6 +140,15 @@ mod tests {
     fn explicit_address_never_starts_anything() {
         let global = Global { server: vec!["unix:/x".parse().unwrap()], ..Global::default() };
         assert_eq!(target(&global).unwrap().start, None);
+    }
+
+    #[test]
+    fn address_of_the_environment_that_is_none_is_told_as_that() {
+        let several = of_environment("unix:/a,localhost:7".as_ref()).unwrap();
+        assert_eq!(several, ["unix:/a".parse().unwrap(), "localhost:7".parse().unwrap()]);
+        let failure = of_environment("unix:/a,nonsense".as_ref()).unwrap_err();
+        assert_eq!(failure.exit().code(), 78);
+        assert!(failure.to_string().starts_with("QCTL_SERVER: \"nonsense\""), "{failure}");
     }
 
     #[test]

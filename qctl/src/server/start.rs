@@ -64,7 +64,7 @@ async fn start_and_connect(
         let error = match Client::connect(&target.addresses, options.clone()).await {
             Ok(client) => {
                 let running = lost_at.is_none() && matches!(child.try_wait(), Ok(None));
-                if running {
+                if running && !held_by_another(&own.data, child.id()) {
                     announce(&child, own);
                 }
                 return Ok((client, running.then_some(child)));
@@ -95,6 +95,13 @@ async fn start_and_connect(
             return Err(Failure::NotStarted(text));
         }
     }
+}
+
+/// True when the data directory's lock names another process than `pid`: our daemon has lost the
+/// race for it, and does not know yet. Where the lock names nobody its disk was full.
+fn held_by_another(data: &Path, pid: u32) -> bool {
+    let holder = std::fs::read_to_string(data.join("lock")).unwrap_or_default();
+    holder.trim().parse::<u32>().is_ok_and(|holder| holder != pid)
 }
 
 fn announce(child: &Child, own: &OwnServer) {
@@ -190,6 +197,16 @@ mod tests {
         assert_eq!(log_tail(&log, 100), "");
         std::fs::write(&log, "x".repeat(5_000)).unwrap();
         assert_eq!(log_tail(&log, 0).len(), 2_000);
+    }
+
+    #[test]
+    fn lock_of_another_daemon_is_told_from_our_own() {
+        let data = tempfile::tempdir().unwrap();
+        assert!(!held_by_another(data.path(), 17));
+        for (content, another) in [("17\n", false), ("", false), ("18\n", true), ("1", true)] {
+            std::fs::write(data.path().join("lock"), content).unwrap();
+            assert_eq!(held_by_another(data.path(), 17), another, "{content:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use qd_protocol::attributes::{
     AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_NAMES, SOURCE_NAME_CHARACTERS_MAX,
     UNLIMITED, Unit,
 };
-use qd_protocol::{AttributeChanges, QueueName};
+use qd_protocol::{AttributeChanges, Attributes, QueueName};
 
 use crate::exit::Failure;
 use crate::units;
@@ -89,7 +89,10 @@ impl AttributeFlags {
 
     /// Refuses what would move dead letters where there shall be none.
     fn check_without_dead_letters(&self) -> Result<(), Failure> {
-        let deliveries = self.max_deliveries.filter(|number| *number != UNLIMITED);
+        // What it has anyway, as `info` shows it, says nothing.
+        let default = Attributes::default().max_deliveries;
+        let deliveries =
+            self.max_deliveries.filter(|number| ![UNLIMITED, default].contains(number));
         let given = [
             deliveries.map(|number| format!("--max-deliveries {number}")),
             (self.dead_letter_expired == Some(true)).then(|| "--dead-letter-expired".to_owned()),
@@ -125,6 +128,9 @@ impl AttributeFlags {
 fn dead_letter(text: &str) -> Result<DeadLetter, String> {
     if text == "none" {
         return Ok(DeadLetter::None);
+    }
+    if text.eq_ignore_ascii_case("none") {
+        return Err("without a dead-letter queue it is none, in small letters".to_owned());
     }
     QueueName::new(text).map(DeadLetter::Queue).map_err(|error| error.to_string())
 }
@@ -215,6 +221,7 @@ mod tests {
         for good in [
             none(),
             AttributeFlags { max_deliveries: Some(UNLIMITED), ..none() },
+            AttributeFlags { max_deliveries: Some(16), ..none() },
             AttributeFlags { dead_letter_expired: Some(false), ..none() },
         ] {
             assert!(good.changes().is_ok(), "{good:?}");
@@ -236,6 +243,7 @@ mod tests {
         assert_eq!(dead_letter("jobs.dead"), Ok(DeadLetter::Queue(jobs)));
         assert_eq!(dead_letter("none"), Ok(DeadLetter::None));
         assert!(dead_letter("a/b").is_err());
+        assert!(dead_letter("None").unwrap_err().contains("none"));
     }
 
     #[test]

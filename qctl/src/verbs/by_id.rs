@@ -3,7 +3,7 @@
 use qd_protocol::BATCH_ENTRIES_MAX;
 use qd_protocol::verbs::{Settled, Verb};
 
-use super::settle::{Settlement, single};
+use super::settle::Settlement;
 use crate::exit::Failure;
 use crate::session::Session;
 
@@ -17,10 +17,11 @@ pub async fn change<V: Verb<Answer = Settled>>(
     for batch in ids.chunks(BATCH_ENTRIES_MAX as usize) {
         let settled = session.call(request(batch.to_vec())).await?;
         if let [_] = ids {
-            single(&settled.statuses)?;
+            settlement.take_single(&settled.statuses);
+        } else {
+            // The server's words name the id.
+            settlement.take(&settled.statuses, session.out.is_json(), |_| None);
         }
-        let label = |at| batch.get(at).map(|id| format!("id {id}")).unwrap_or_default();
-        settlement.take(&settled.statuses, session.out.is_json(), label);
     }
     Ok(settlement)
 }

@@ -6,8 +6,11 @@ use qd_protocol::verbs::{self, IfExists};
 
 use super::attributes::AttributeFlags;
 use crate::exit::{Exit, Failure};
-use crate::output::{Record, Records, Value};
+use crate::output::{Deeds, Record, Value};
 use crate::session::Session;
+
+/// Of the record.
+pub const FIELDS: [&str; 2] = ["queue", "created"];
 
 /// Make a queue, or check or change one that exists
 ///
@@ -29,8 +32,10 @@ pub struct Create {
 impl Create {
     /// Makes the queue.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        self.attributes.check_name(&self.queue)?;
-        let attributes = self.attributes.changes()?;
+        let of = |failure: Failure| failure.of(&self.queue);
+        self.attributes.check_name(&self.queue).map_err(of)?;
+        let attributes = self.attributes.changes().map_err(of)?;
+        let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
         let if_exists = match (self.if_not_exists, self.or_update) {
             (true, _) => IfExists::Keep,
             (_, true) => IfExists::Update,
@@ -39,24 +44,17 @@ impl Create {
         let queue = self.queue.clone();
         let create = verbs::Create { queue: self.queue, if_exists, attributes };
         let answer = session.call(create).await?;
-        let out = &mut session.out;
-        if out.is_json() {
-            let record: Record = vec![
-                ("queue".to_owned(), Value::Text(queue.to_string())),
-                ("created".to_owned(), Value::Flag(answer.created)),
-            ];
-            let mut records = Records::new(out, false, &[], &[], &[])?;
-            records.push(out, &record)?;
-            records.finish(out)?;
-        } else if out.is_table() {
-            let what = match (answer.created, if_exists) {
-                (true, _) => "created",
-                (false, IfExists::Update) => "updated",
-                (false, _) => "exists:",
-            };
-            out.line(&format!("{what} {queue}"))?;
-            out.flush()?;
-        }
+        let record: Record = vec![
+            ("queue".to_owned(), Value::Text(queue.to_string())),
+            ("created".to_owned(), Value::Flag(answer.created)),
+        ];
+        let what = match (answer.created, if_exists) {
+            (true, _) => "created",
+            (false, IfExists::Update) => "updated",
+            (false, _) => "exists:",
+        };
+        deeds.push(&mut session.out, &record, &format!("{what} {queue}"))?;
+        deeds.finish(&mut session.out)?;
         Ok(Exit::Done)
     }
 }

@@ -5,9 +5,13 @@ use qd_protocol::verbs::{self, delete::Statuses};
 use qd_protocol::{QueueName, Receipt};
 
 use super::by_id;
-use super::settle::{Receipts, Settling, report};
+use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
+use crate::units;
+
+/// The field that counts.
+pub const DONE: &str = "deleted";
 
 /// End the life of received messages, or of messages that nobody holds
 ///
@@ -22,13 +26,14 @@ pub struct Delete {
     #[arg(value_name = "RECEIPT")]
     receipts: Vec<String>,
     /// Delete messages that are ready or delayed, by their ids
-    #[arg(long = "id", value_name = "ID", num_args = 1..)]
+    #[arg(long = "id", value_name = "ID", num_args = 1.., value_parser = units::whole::<u64>(1, u64::MAX))]
     ids: Vec<u64>,
 }
 
 impl Delete {
     /// Deletes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let report = Report::new(session, DONE)?;
         let queue = &self.queue;
         let settlement = if self.ids.is_empty() {
             let receipts = Receipts { receipts: self.receipts };
@@ -37,8 +42,7 @@ impl Delete {
             let request = |ids| verbs::Discard { queue: queue.clone(), ids };
             by_id::change(session, &self.ids, request).await?
         };
-        report(&mut session.out, queue, "deleted", &settlement)?;
-        Ok(settlement.exit())
+        report.finish(session, queue, settlement)
     }
 }
 

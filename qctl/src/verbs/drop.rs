@@ -11,8 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio::stdin;
 
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Record, Records, Value, tell};
+use crate::output::{Deeds, Out, Record, Value, tell};
 use crate::session::{Session, StdinUse};
+
+/// Of the record.
+pub const FIELDS: [&str; 3] = ["queue", "dropped", "messages"];
 
 /// How often a question looks for its answer.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -47,14 +50,15 @@ impl Drop {
     /// Drops the queues in order; the status is that of the first that failed.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let may_ask = std::io::stdin().is_terminal() && session.stdin != StdinUse::Script;
+        let many = self.queues.len() > 1;
+        let mut deeds = Deeds::new(&session.out, many, &FIELDS)?;
         if !self.yes && !self.if_empty && !may_ask {
             self.refuse_unless_empty(session).await?;
         }
-        let mut records = Records::new(&session.out, self.queues.len() > 1, &[], &[], &[])?;
         let mut exit = Exit::Done;
         for queue in &self.queues {
             match self.drop_one(session, queue, may_ask).await {
-                Ok(outcome) => say(&mut session.out, &mut records, queue, &outcome)?,
+                Ok(outcome) => say(&mut session.out, &mut deeds, queue, &outcome)?,
                 // What ends the whole command, not this queue alone.
                 Err(failure) if failure.refusal().is_none() && failure.exit() != Exit::Negative => {
                     return Err(failure);
@@ -67,7 +71,7 @@ impl Drop {
                 }
             }
         }
-        records.finish(&mut session.out)?;
+        deeds.finish(&mut session.out)?;
         Ok(exit)
     }
 
@@ -137,6 +141,7 @@ fn needs_yes(queue: &QueueName, held: u64) -> Failure {
     Failure::Usage(format!(
         "queue \"{queue}\" holds {held}; nothing was dropped (--yes drops it with them)"
     ))
+    .of(queue)
 }
 
 /// True when a read of standard input does not wait.
@@ -169,30 +174,24 @@ async fn confirm(queue: &QueueName, text: &str) -> Result<(), Failure> {
 
 fn say(
     out: &mut Out,
-    records: &mut Records,
+    deeds: &mut Deeds,
     queue: &QueueName,
     outcome: &Outcome,
 ) -> Result<(), Failure> {
-    if out.is_json() {
-        let (dropped, messages) = match outcome {
-            Outcome::Dropped(messages) => (true, *messages),
-            Outcome::NotThere => (false, 0),
-        };
-        let record: Record = vec![
-            ("queue".to_owned(), Value::Text(queue.to_string())),
-            ("dropped".to_owned(), Value::Flag(dropped)),
-            ("messages".to_owned(), Value::Count(messages)),
-        ];
-        return records.push(out, &record);
-    }
-    if out.is_table() {
-        let text = match outcome {
-            Outcome::Dropped(0) => format!("dropped {queue}"),
-            Outcome::Dropped(1) => format!("dropped {queue} with 1 message"),
-            Outcome::Dropped(many) => format!("dropped {queue} with {many} messages"),
-            Outcome::NotThere => format!("{queue} is not there"),
-        };
-        return out.line(&text);
-    }
-    Ok(())
+    let (dropped, messages) = match outcome {
+        Outcome::Dropped(messages) => (true, *messages),
+        Outcome::NotThere => (false, 0),
+    };
+    let record: Record = vec![
+        ("queue".to_owned(), Value::Text(queue.to_string())),
+        ("dropped".to_owned(), Value::Flag(dropped)),
+        ("messages".to_owned(), Value::Count(messages)),
+    ];
+    let sentence = match outcome {
+        Outcome::Dropped(0) => format!("dropped {queue}"),
+        Outcome::Dropped(1) => format!("dropped {queue} with 1 message"),
+        Outcome::Dropped(many) => format!("dropped {queue} with {many} messages"),
+        Outcome::NotThere => format!("{queue} is not there"),
+    };
+    deeds.push(out, &record, &sentence)
 }

@@ -10,6 +10,9 @@ use crate::output::{Record, Records, Value};
 use crate::session::Session;
 use crate::units;
 
+/// Of the records.
+pub const FIELDS: [&str; 3] = ["queue", "receipt", "lease_until"];
+
 /// Move the end of leases
 ///
 /// Prints each receipt with the new end of its lease. Status 1: a receipt was stale.
@@ -33,16 +36,13 @@ impl Extend {
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let until = self.to.map_or(Until::By(self.by.unwrap_or(0)), Until::To);
         let one = self.receipts.check(session)?.is_some_and(|receipts| receipts.len() == 1);
-        let known = ["queue", "receipt", "lease_until"];
         let shown = ["receipt", "lease_until"];
-        let records = Records::new(&session.out, !one, &known.map(str::to_owned), &shown, &shown)?;
+        let records = Records::new(&session.out, !one, &FIELDS.map(str::to_owned), &shown, &shown)?;
         let mut extending = Extending { queue: &self.queue, until, records };
         let settled = self.receipts.settle(session, &mut extending).await;
         // What was moved before a failure is told all the same.
-        if !one || settled.is_ok() {
-            extending.records.finish(&mut session.out)?;
-        }
-        Ok(settled?.exit())
+        extending.records.finish(&mut session.out)?;
+        settled?.end()
     }
 }
 

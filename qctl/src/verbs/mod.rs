@@ -16,6 +16,7 @@ pub mod redrive;
 pub mod reject;
 pub mod release;
 pub mod reschedule;
+mod seen;
 pub mod send;
 mod send_stream;
 pub mod server;
@@ -25,6 +26,7 @@ mod when;
 
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
+use crate::output::MESSAGE_FIELDS;
 use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
@@ -43,6 +45,28 @@ pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         result = dispatch(verb, session) => result,
         failure = stop.stopped() => Err(failure),
     }
+}
+
+/// What `--columns` of a verb may name; nothing for one whose records are not known beforehand.
+pub fn columns(verb: &str) -> Vec<String> {
+    let fields: &[&str] = match verb {
+        "list" | "info" => return list::columns(),
+        "receive" => &MESSAGE_FIELDS,
+        "create" => &create::FIELDS,
+        "update" => &update::FIELDS,
+        "send" => &send::FIELDS,
+        "delete" => &["queue", delete::DONE],
+        "release" => &["queue", release::DONE],
+        "reject" => &["queue", reject::DONE],
+        "reschedule" => &["queue", reschedule::DONE],
+        "extend" => &extend::FIELDS,
+        "redrive" => &redrive::FIELDS,
+        "drop" => &drop::FIELDS,
+        "ping" => &ping::FIELDS,
+        "stop" => &server::FIELDS,
+        _ => &[],
+    };
+    fields.iter().map(|&name| name.to_owned()).collect()
 }
 
 async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {

@@ -12,13 +12,14 @@ use crate::session::Session;
 #[derive(Debug, Clone, Args)]
 pub struct Ping {}
 
-const COLUMNS: [&str; 4] = ["answer", "server", "time", "round_trip_us"];
+/// Of the record.
+pub const FIELDS: [&str; 4] = ["answer", "server", "time", "round_trip_us"];
 
 impl Ping {
     /// Asks once.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let known = COLUMNS.map(str::to_owned);
-        let mut records = Records::new(&session.out, false, &known, &["answer"], &COLUMNS)?;
+        let known = FIELDS.map(str::to_owned);
+        let mut records = Records::new(&session.out, false, &known, &["answer"], &FIELDS)?;
         let client = session.client().await?;
         let start = Instant::now();
         let pong = client.call(verbs::Ping).await?;

@@ -2,7 +2,8 @@
 //!
 //! Always true here: with `--ack` a message is deleted only after its bytes were written to
 //! standard output. A receive that is ended from outside, or fails, releases what it holds and has
-//! not written, so that it comes back at once and the delivery does not count.
+//! not written, so that it comes back at once and the delivery does not count. A message that comes
+//! a second time ends a receive that is not to go on for ever.
 
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 use tokio::time::Instant;
 
 use super::held::{End, Held, end_leases};
+use super::seen::Seen;
 use super::settle::Settlement;
 use crate::args::Format;
+use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
 use crate::output::{MessagePrinter, Shape, reader_is_gone};
 use crate::session::Session;
@@ -42,14 +45,15 @@ const WIND_UP_AFTER_SIGNAL: Duration = Duration::from_millis(400);
 ///
 /// Without --ack the message stays leased: it counts as delivered and COMES BACK when the
 /// visibility timeout ends, unless it is deleted by its receipt; after max-deliveries (16) it
-/// moves to the dead-letter queue instead. Status 1: nothing came.
+/// moves to the dead-letter queue instead. A receive of several messages also ends, but for
+/// --follow, when one comes back while it is running. Status 1: nothing came.
 #[derive(Debug, Clone, Args)]
 pub struct Receive {
     /// Queues, in order of preference
     #[arg(value_name = "QUEUE", value_delimiter = ',', required = true)]
     queues: Vec<QueueName>,
     /// Most messages [default: 1; with --follow and --drain: no limit]
-    #[arg(short = 'n', long = "max", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long = "max", value_name = "N", value_parser = units::whole::<u64>(1, u64::MAX))]
     max: Option<u64>,
     /// How long to wait for a first message [default: 0]
     #[arg(long, value_name = "D", value_parser = units::duration_ms)]
@@ -105,6 +109,9 @@ struct Receiving {
     /// Bodies that hold the terminator. They are released at the end: at once they would only
     /// come again.
     unwritten: Vec<Held>,
+    seen: Seen,
+    /// Came back while the receive was running; they are released at the end.
+    again: Vec<Held>,
     settlement: Settlement,
     got: u64,
     /// Messages that the next request of --drain and --follow asks for.
@@ -138,6 +145,8 @@ impl Receive {
             unsettled: Vec::new(),
             held: Vec::new(),
             unwritten: Vec::new(),
+            seen: Seen::default(),
+            again: Vec::new(),
             settlement: Settlement::default(),
             got: 0,
             batch: BATCH,
@@ -159,6 +168,13 @@ impl Receive {
                 "--visibility-timeout is at most {}",
                 units::show_duration(VISIBILITY_TIMEOUT_MS_MAX)
             ));
+        }
+        if self.ack || self.at_once {
+            let failed = |error| {
+                let text = "cannot write to standard output, and so deletes nothing";
+                Failure::Io(format!("{text}: {error}"))
+            };
+            refuse_closed(std::io::stdout()).map_err(failed)?;
         }
         Ok(())
     }
@@ -206,15 +222,37 @@ impl Receiving {
             let batch = if many { self.batch } else { u64::from(BATCH_ENTRIES_MAX) };
             let max = (limit - self.got).min(batch);
             let messages = self.request(session, max, wait_ms).await?;
-            if messages.is_empty() {
+            if messages.is_empty() && self.again.is_empty() {
                 break;
             }
             self.got += messages.len() as u64;
             let start = Instant::now();
             self.write(session, &messages).await?;
+            if !self.again.is_empty() {
+                self.tell_again();
+                break;
+            }
+            // What has no lease comes first again.
+            if !many && self.flags.visibility_timeout == Some(0) {
+                break;
+            }
             self.batch = next_batch(self.batch, messages.len() as u64, start.elapsed());
         }
         self.settle_rest(session).await
+    }
+
+    /// Says that a drain ends while there are messages. Of a receive of so many at most nobody
+    /// expects that it finds more.
+    fn tell_again(&self) {
+        if let Some(held) = self.again.first().filter(|_| self.flags.drain)
+            && let Some(queue) = self.flags.queues.get(held.queue)
+        {
+            eprintln!(
+                "qctl: message {} of queue \"{queue}\" came back meanwhile (its visibility timeout \
+                 was over): the drain ends here",
+                held.id
+            );
+        }
     }
 
     /// One request, repeated while its wait is longer than a request may have.
@@ -246,7 +284,7 @@ impl Receiving {
             };
             self.pending = None;
             let messages = self.received(session, received?);
-            if !messages.is_empty() || left <= WAIT_MS_MAX {
+            if !messages.is_empty() || !self.again.is_empty() || left <= WAIT_MS_MAX {
                 return Ok(messages);
             }
         }
@@ -257,14 +295,23 @@ impl Receiving {
         let settling = std::mem::take(&mut self.settling);
         let json = session.out.is_json();
         self.settlement.take(&received.settled, json, |at| label(&settling, at));
-        for message in &received.messages {
+        let mut messages = received.messages;
+        if !self.flags.follow && self.deleting != Deleting::OnReceive {
+            let (seen, again) = (&mut self.seen, &mut self.again);
+            messages.retain(|message| {
+                let first = seen.add(&message.receipt);
+                again.extend((!first).then(|| Held::from(message)));
+                first
+            });
+        }
+        for message in &messages {
             if !self.printer.can_write(&session.out, message) {
                 self.unwritten.push(Held::from(message));
             } else if self.deleting != Deleting::OnReceive {
                 self.held.push(Held::from(message));
             }
         }
-        received.messages
+        messages
     }
 
     /// Writes a batch, and marks what of it is to be deleted.
@@ -388,6 +435,7 @@ impl Receiving {
         end_leases(session, &self.flags.queues, &written, End::Delete, |_, _| {}).await?;
         let mut rest = std::mem::take(&mut self.held);
         rest.append(&mut self.unwritten.clone());
+        rest.append(&mut self.again);
         // A lease that has ended meanwhile was given back already.
         end_leases(session, &self.flags.queues, &rest, End::Release, |_, _| {}).await
     }
@@ -404,8 +452,8 @@ impl Receiving {
 }
 
 /// A message in a line for people.
-fn label(held: &[Held], at: usize) -> String {
-    held.get(at).map(|held| format!("message {}", held.id)).unwrap_or_default()
+fn label(held: &[Held], at: usize) -> Option<String> {
+    held.get(at).map(|held| format!("message {}", held.id))
 }
 
 /// How many messages to ask for after a batch of `got` took `time` to be written.

@@ -26,7 +26,8 @@ const PACES: u64 = 10;
 /// A redrive that takes longer than this shows on a terminal how far it got.
 const QUICK: Duration = Duration::from_secs(1);
 
-const FIELDS: [&str; 5] = ["queue", "to", "moved", "skipped", "dry_run"];
+/// Of the record.
+pub const FIELDS: [&str; 5] = ["queue", "to", "moved", "skipped", "dry_run"];
 
 /// Move messages out of a dead-letter queue, back to where they came from
 ///
@@ -40,7 +41,7 @@ pub struct Redrive {
     #[arg(long, value_name = "QUEUE")]
     to: Option<QueueName>,
     /// Most messages [default: all that are there now]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = units::whole::<u64>(1, u64::MAX))]
     max: Option<u64>,
     /// At most this many messages a second
     #[arg(long, value_name = "N/s", value_parser = units::rate_per_second)]
@@ -163,7 +164,7 @@ impl Redrive {
         let to = self.to.as_ref().map(ToString::to_string);
         let values = [
             Value::Text(self.queue.to_string()),
-            Value::Name(to),
+            Value::NameOrEmpty(to),
             Value::Count(total.moved),
             Value::Count(total.skipped),
             Value::Flag(self.dry_run),

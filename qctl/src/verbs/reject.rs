@@ -5,9 +5,12 @@ use qd_protocol::verbs::reject::REASON_BYTES_MAX;
 use qd_protocol::verbs::{self, delete::Statuses};
 use qd_protocol::{QueueName, Receipt};
 
-use super::settle::{Receipts, Settling, report};
+use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
+
+/// The field that counts.
+pub const DONE: &str = "rejected";
 
 /// Give received messages up: they become dead letters
 ///
@@ -34,9 +37,9 @@ fn reason(text: &str) -> Result<String, String> {
 impl Reject {
     /// Rejects.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let report = Report::new(session, DONE)?;
         let settlement = self.receipts.settle(session, &mut Rejecting { flags: &self }).await?;
-        report(&mut session.out, &self.queue, "rejected", &settlement)?;
-        Ok(settlement.exit())
+        report.finish(session, &self.queue, settlement)
     }
 }
 

@@ -4,10 +4,13 @@ use clap::Args;
 use qd_protocol::verbs::{self, delete::Statuses};
 use qd_protocol::{QueueName, Receipt};
 
-use super::settle::{Receipts, Settling, report};
+use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 use crate::units;
+
+/// The field that counts.
+pub const DONE: &str = "released";
 
 /// Give received messages back
 ///
@@ -31,9 +34,9 @@ pub struct Release {
 impl Release {
     /// Releases.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let report = Report::new(session, DONE)?;
         let settlement = self.receipts.settle(session, &mut Releasing { flags: &self }).await?;
-        report(&mut session.out, &self.queue, "released", &settlement)?;
-        Ok(settlement.exit())
+        report.finish(session, &self.queue, settlement)
     }
 }
 

@@ -16,7 +16,13 @@ use crate::exit::{Exit, Failure};
 use crate::input::Source;
 use crate::output::{Out, Record, Records, Value, tell};
 use crate::session::Session;
-use crate::units;
+use crate::{time, units};
+
+/// Of the records.
+pub const FIELDS: [&str; 2] = ["queue", "id"];
+
+/// How far the server's clock may be from ours.
+const CLOCKS_APART_MS: u64 = 60_000;
 
 /// Add messages to a queue
 ///
@@ -78,8 +84,8 @@ impl Send {
     /// Sends.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let due = self.when.due();
-        if let (Some(Due::After(delay)), Some(ttl)) = (due, self.ttl) {
-            check_seen(("--delay", delay), ("--ttl", ttl))?;
+        if let (Some(due), Some(ttl_ms)) = (due, self.ttl) {
+            check_due(due, ttl_ms, time::now_ms()).map_err(|failure| failure.of(&self.queue))?;
         }
         let common = Common { headers: self.headers()?, due, ttl_ms: self.ttl };
         // A column of ids needs no name.
@@ -145,6 +151,21 @@ impl Send {
             bodies.push(Body::Read(Source::Stdin));
         }
         bodies
+    }
+}
+
+/// Refuses messages whose time is over before they are due. The server's clock may be another one
+/// than ours: what is close is left to it.
+fn check_due(due: Due, ttl_ms: u64, now_ms: u64) -> Result<(), Failure> {
+    match due {
+        Due::After(delay_ms) => check_seen(("--delay", delay_ms), ("--ttl", ttl_ms)),
+        Due::At(at_ms) if at_ms.saturating_sub(now_ms + ttl_ms) > CLOCKS_APART_MS => {
+            let (ttl, at) = (units::show_duration(ttl_ms), time::rfc3339(at_ms));
+            let text =
+                format!("--ttl {ttl} is over by the time --at {at}: no message would be received");
+            Err(Failure::Usage(text))
+        }
+        Due::At(_) => Ok(()),
     }
 }
 
@@ -266,8 +287,7 @@ impl Report {
 
 /// Writes ids.
 pub fn id_records(out: &Out, many: bool) -> Result<Records, Failure> {
-    let known = ["queue", "id"].map(str::to_owned);
-    Records::new(out, many, &known, &["id"], &["id"])
+    Records::new(out, many, &FIELDS.map(str::to_owned), &["id"], &["id"])
 }
 
 /// The id of a message that is on disk.
@@ -302,6 +322,17 @@ mod tests {
             let bytes: usize = part.iter().map(SendEntry::encoded_bytes).sum();
             assert!(bytes < qd_protocol::FRAME_BYTES_MAX as usize);
         }
+    }
+
+    #[test]
+    fn time_to_live_that_is_over_before_the_message_is_due_is_a_usage_error() {
+        let check = |due| check_due(due, 1_000, 1_700_000_000_000).map_err(|error| error.exit());
+        assert_eq!(check(Due::After(999)), Ok(()));
+        assert_eq!(check(Due::After(1_000)), Err(Exit::Usage));
+        assert_eq!(check(Due::At(0)), Ok(()));
+        assert_eq!(check(Due::At(1_700_000_061_000)), Ok(()));
+        assert_eq!(check(Due::At(1_700_000_061_001)), Err(Exit::Usage));
+        assert_eq!(check(Due::At(u64::MAX)), Err(Exit::Usage));
     }
 
     #[test]

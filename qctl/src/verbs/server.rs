@@ -8,10 +8,15 @@ use qd_protocol::{Client, ClientError};
 use tokio::time::sleep;
 
 use crate::exit::{Exit, Failure};
+use crate::output::{Deeds, Record, Value};
 use crate::session::{Session, options};
+
+/// Of the record.
+pub const FIELDS: [&str; 2] = ["server", "stopped"];
 
 /// Manage the server
 #[derive(Debug, Clone, Args)]
+#[command(arg_required_else_help = false)]
 pub struct Server {
     #[command(subcommand)]
     action: Action,
@@ -35,6 +40,7 @@ impl Server {
 
 /// Stops the server; never starts one to do so.
 async fn stop(session: &mut Session) -> Result<Exit, Failure> {
+    let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
     let addresses = session.target()?.addresses;
     let client = Client::connect(&addresses, options(Duration::ZERO)).await?;
     client.call(Shutdown).await?;
@@ -47,9 +53,11 @@ async fn stop(session: &mut Session) -> Result<Exit, Failure> {
             Err(error) => return Err(error.into()),
         }
     }
-    if session.out.is_table() {
-        session.out.line("the server has stopped")?;
-        session.out.flush()?;
-    }
+    let record: Record = vec![
+        ("server".to_owned(), Value::Text(client.address().to_string())),
+        ("stopped".to_owned(), Value::Flag(true)),
+    ];
+    deeds.push(&mut session.out, &record, "the server has stopped")?;
+    deeds.finish(&mut session.out)?;
     Ok(Exit::Done)
 }

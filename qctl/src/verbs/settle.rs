@@ -10,7 +10,7 @@ use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 
 use crate::exit::{Exit, Failure};
 use crate::input::{Ready, Records as Input, Source};
-use crate::output::{Out, Record, Records, Value, tell};
+use crate::output::{Deeds, Record, Value, tell};
 use crate::session::Session;
 
 /// Receipts that one request of a stream settles.
@@ -47,18 +47,39 @@ pub struct Settlement {
     pub invalid: u64,
     /// How the command would end for the first refused one alone, while all of them are alike.
     alike: Option<Exit>,
+    /// What is wrong with the only entry, which is told as what is wrong with the command.
+    single: Option<Failure>,
 }
 
 impl Settlement {
-    /// Counts statuses and tells the refusals; `label` names the entry at a place.
-    pub fn take(&mut self, statuses: &Statuses, json: bool, label: impl Fn(usize) -> String) {
+    /// Counts statuses and tells the refusals; `label` names the entry at a place where the
+    /// server does not.
+    pub fn take(
+        &mut self,
+        statuses: &Statuses,
+        json: bool,
+        label: impl Fn(usize) -> Option<String>,
+    ) {
         for (at, status) in statuses.entries().enumerate() {
-            match status {
-                Ok(()) => self.done += 1,
-                Err(refusal) => {
-                    self.refuse(&Failure::from(refusal.clone()).after(label(at)), json);
+            let failure = match status {
+                Ok(()) => {
+                    self.done += 1;
+                    continue;
                 }
+                Err(refusal) => Failure::from(refusal.clone()),
+            };
+            match label(at) {
+                Some(label) => self.refuse(&failure.after(label), json),
+                None => self.refuse(&failure, json),
             }
+        }
+    }
+
+    /// Counts the status of the only entry.
+    pub fn take_single(&mut self, statuses: &Statuses) {
+        match statuses.entries().next() {
+            Some(Err(refusal)) => self.single = Some(refusal.clone().into()),
+            _ => self.done = 1,
         }
     }
 
@@ -84,12 +105,23 @@ impl Settlement {
     }
 }
 
+impl Settlement {
+    /// [`Self::exit`], or the failure of the only entry.
+    pub fn end(mut self) -> Result<Exit, Failure> {
+        self.single.take().map_or_else(|| Ok(self.exit()), Err)
+    }
+}
+
 impl Receipts {
     /// `-`, or words that all are receipts.
     pub fn check(&self, session: &Session) -> Result<Option<Vec<Receipt>>, Failure> {
         if self.receipts == ["-"] {
             session.stdin.refuse_unless_free()?;
             return Ok(None);
+        }
+        if self.receipts.iter().any(|receipt| receipt == "-") {
+            let text = "- stands alone: receipts come from standard input or from the arguments";
+            return Err(Failure::Usage(text.to_owned()));
         }
         let parse = |text: &String| text.parse::<Receipt>();
         let receipts: Result<_, _> = self.receipts.iter().map(parse).collect();
@@ -108,8 +140,7 @@ impl Receipts {
             Some(receipts) => {
                 if let [receipt] = receipts[..] {
                     let statuses = verb.settle(session, &[receipt]).await?;
-                    single(&statuses)?;
-                    settlement.done = 1;
+                    settlement.take_single(&statuses);
                 }
                 if receipts.len() > 1 {
                     settle(session, verb, &receipts, &mut settlement).await?;
@@ -117,14 +148,6 @@ impl Receipts {
             }
         }
         Ok(settlement)
-    }
-}
-
-/// The failure of a command with one entry.
-pub fn single(statuses: &Statuses) -> Result<(), Failure> {
-    match statuses.entries().next() {
-        Some(Err(refusal)) => Err(refusal.clone().into()),
-        _ => Ok(()),
     }
 }
 
@@ -142,8 +165,8 @@ async fn settle(
 }
 
 /// A receipt in a line for people: whole, since its beginning is the same for a whole queue.
-fn label(receipts: &[Receipt], at: usize) -> String {
-    receipts.get(at).map(|receipt| format!("receipt {receipt}")).unwrap_or_default()
+fn label(receipts: &[Receipt], at: usize) -> Option<String> {
+    receipts.get(at).map(|receipt| format!("receipt {receipt}"))
 }
 
 /// Settles the receipts on standard input; what has arrived is not kept waiting.
@@ -199,25 +222,34 @@ fn parse_line(line: &[u8]) -> Result<Option<Receipt>, String> {
 }
 
 /// Says how many: `deleted 3`, or an object with that field.
-pub fn report(
-    out: &mut Out,
-    queue: &QueueName,
-    what: &str,
-    settlement: &Settlement,
-) -> Result<(), Failure> {
-    if out.is_json() {
+#[derive(Debug)]
+pub struct Report {
+    deeds: Deeds,
+    what: &'static str,
+}
+
+impl Report {
+    /// For a verb that is done when it is `what`.
+    pub fn new(session: &Session, what: &'static str) -> Result<Self, Failure> {
+        Ok(Self { deeds: Deeds::new(&session.out, false, &["queue", what])?, what })
+    }
+
+    /// Says it, and how the command ends.
+    pub fn finish(
+        mut self,
+        session: &mut Session,
+        queue: &QueueName,
+        settlement: Settlement,
+    ) -> Result<Exit, Failure> {
         let record: Record = vec![
             ("queue".to_owned(), Value::Text(queue.to_string())),
-            (what.to_owned(), Value::Count(settlement.done)),
+            (self.what.to_owned(), Value::Count(settlement.done)),
         ];
-        let mut records = Records::new(out, false, &[], &[], &[])?;
-        records.push(out, &record)?;
-        return records.finish(out);
+        let sentence = format!("{} {}", self.what, settlement.done);
+        self.deeds.push(&mut session.out, &record, &sentence)?;
+        self.deeds.finish(&mut session.out)?;
+        settlement.end()
     }
-    if out.is_table() {
-        out.line(&format!("{what} {}", settlement.done))?;
-    }
-    out.flush()
 }
 
 #[cfg(test)]
@@ -249,7 +281,7 @@ mod tests {
                 statuses.push(code.map(|code| code.refuse("x")));
             }
             let mut settlement = Settlement::default();
-            settlement.take(&statuses, false, |at| format!("entry {at}"));
+            settlement.take(&statuses, false, |at| Some(format!("entry {at}")));
             settlement.exit()
         };
         let leased = Some(ErrorCode::MessageLeased);

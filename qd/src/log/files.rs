@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Room is taken ahead only where it is at most this part of what is free: the state needs some.
+const ALLOCATED_PART: u64 = 4;
+
 /// A directory of files.
 pub trait Files: Send + 'static {
     /// Names of all files.
@@ -96,6 +99,10 @@ impl LogFile for File {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let disk = rustix::fs::fstatvfs(self)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) / ALLOCATED_PART < bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let flags = rustix::fs::FallocateFlags::empty();
         Ok(rustix::fs::fallocate(self, flags, 0, bytes)?)
     }

@@ -17,6 +17,8 @@ use super::Position;
 
 /// Bytes of a record before its payload.
 pub(super) const HEADER_BYTES: usize = 32;
+/// Where a header has the segment that was known to be on disk.
+pub(super) const SYNCED_AT: u64 = 16;
 /// Records begin at multiples of this.
 pub(super) const ALIGNMENT: usize = 8;
 

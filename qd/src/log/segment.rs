@@ -20,8 +20,10 @@
 //! 2. Change the layout here or in `record`, with its page.
 //! 3. Before 1.0 the way from one format to the next is dump and load; say so in the CHANGELOG.
 
+use memchr::memmem;
+
 use super::files::LogFile;
-use super::record::{ALIGNMENT, HEADER_BYTES, Header, record_bytes};
+use super::record::{ALIGNMENT, HEADER_BYTES, Header, SYNCED_AT, record_bytes};
 use super::{LogError, Position, Result, io};
 
 /// Number of the format of segments and records.
@@ -172,8 +174,13 @@ impl<'a> SegmentReader<'a> {
         Ok(&self.buffer[start..self.buffer.len().min(start + bytes)])
     }
 
-    /// The record at `at` if there is a whole one there, and how long it is in the file.
-    fn record_at(&mut self, at: u64) -> Result<Option<(Header, usize)>> {
+    /// The record at `at` if there is a whole one there that `may_be` meant, and how long it is in
+    /// the file.
+    fn record_at(
+        &mut self,
+        at: u64,
+        may_be: impl Fn(&Header) -> bool,
+    ) -> Result<Option<(Header, usize)>> {
         let epoch = self.header.epoch;
         let left = self.length.saturating_sub(at);
         let Some(header) = self.bytes(at, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>() else {
@@ -181,11 +188,7 @@ impl<'a> SegmentReader<'a> {
         };
         let header = Header::from_bytes(header);
         let length = header.length as usize;
-        // A quick look, for most of what is asked is no record.
-        let plausible = header.sequence >= self.sequence
-            && header.sequence - self.sequence < u64::from(u32::MAX)
-            && (HEADER_BYTES + length) as u64 <= left;
-        if !plausible {
+        if (HEADER_BYTES + length) as u64 > left || !may_be(&header) {
             return Ok(None);
         }
         let whole = self.bytes(at, HEADER_BYTES + length)?;
@@ -197,12 +200,11 @@ impl<'a> SegmentReader<'a> {
     /// The payload of the next record; `None`: there is no good one.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let at = self.offset;
-        let Some((header, length)) = self.record_at(at)? else {
+        let (sequence, previous) = (self.sequence, self.previous);
+        let is_next = |header: &Header| (header.sequence, header.previous) == (sequence, previous);
+        let Some((header, length)) = self.record_at(at, is_next)? else {
             return Ok(None);
         };
-        if header.sequence != self.sequence || header.previous != self.previous {
-            return Ok(None);
-        }
         let whole = self.bytes(at, HEADER_BYTES + header.length as usize)?;
         let payload = whole[HEADER_BYTES..].to_vec();
         self.offset += length as u64;
@@ -214,13 +216,26 @@ impl<'a> SegmentReader<'a> {
     /// Where behind the next record a good one says that the next one was on disk; `None`:
     /// nowhere, so that the log may have been torn here.
     pub fn find_proof(&mut self) -> Result<Option<u64>> {
-        let torn = self.position();
-        let mut at = self.offset + ALIGNMENT as u64;
-        while at + HEADER_BYTES as u64 <= self.length {
-            match self.record_at(at)? {
-                Some((header, _)) if header.synced > torn => return Ok(Some(at)),
-                Some((_, length)) => at += length as u64,
-                None => at += ALIGNMENT as u64,
+        let (torn, sequence) = (self.position(), self.sequence);
+        // Whatever proves it names this segment as that which was synced: a search for its number
+        // passes over nearly all of what is here.
+        let needle = torn.segment.to_le_bytes();
+        let mut from = self.offset + ALIGNMENT as u64 + SYNCED_AT;
+        while from + needle.len() as u64 <= self.length {
+            let window = self.bytes(from, READ_BYTES)?;
+            let Some(found) = memmem::find(window, &needle) else {
+                from += (window.len().saturating_sub(needle.len()) + 1) as u64;
+                continue;
+            };
+            let at = from + found as u64 - SYNCED_AT;
+            from += found as u64 + 1;
+            // Looked at before the check sum: bytes that look like a header announce any length.
+            let here = Position { offset: at, ..torn };
+            let is_proof = |header: &Header| {
+                header.sequence > sequence && torn < header.synced && header.synced <= here
+            };
+            if at.is_multiple_of(ALIGNMENT as u64) && self.record_at(at, is_proof)?.is_some() {
+                return Ok(Some(at));
             }
         }
         Ok(None)

@@ -71,6 +71,10 @@ impl Step<'_, '_> {
             self.flush(number)?;
             self.find_retention_due(number)?;
         }
+        if before.dead_letter != attributes.dead_letter {
+            // What waits for the one before may go to this one, or nowhere.
+            self.retry_at(number, self.now_ms, 0)?;
+        }
         Ok(Ok(before != attributes))
     }
 
@@ -89,6 +93,9 @@ impl Step<'_, '_> {
         // Messages of this very record go to disk, to be freed with the others.
         self.flush(number)?;
         self.set_retention_due(number, None);
+        if let Some(retry_ms) = self.queue(number).retry_ms {
+            self.tables.remove_due(retry_ms, number, 0)?;
+        }
         self.names.remove(&drop.queue);
         self.queues.remove(&number);
         self.touched.remove(&number);

@@ -8,6 +8,9 @@ use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal};
 
 use super::Step;
 
+/// Most dead-letter queues behind one another.
+const CHAIN_MAX: usize = 16;
+
 /// Outcome of a check.
 type Checked = Result<(), Refusal>;
 
@@ -38,14 +41,21 @@ impl Step<'_, '_> {
             }
             _ => {}
         }
-        let mut path = format!("{name:?}");
+        let mut path: Vec<QueueName> = Vec::new();
         let mut next = attributes.dead_letter.queue_of(queue);
-        // Queues that exist lead to no cycle among themselves, so this ends.
         while let Some(target) = next {
-            path = format!("{path} -> {:?}", target.as_str());
-            if target == *queue {
+            if path.len() == CHAIN_MAX {
                 return conflict(format!(
-                    "the dead-letter queue of {name:?} leads back to it: {path}"
+                    "behind {name:?} there is a chain of more than {CHAIN_MAX} dead-letter queues"
+                ));
+            }
+            path.push(target.clone());
+            if target == *queue {
+                let path: Vec<_> =
+                    path.iter().map(|name| format!(" -> {:?}", name.as_str())).collect();
+                return conflict(format!(
+                    "the dead-letter queue of {name:?} leads back to it: {name:?}{}",
+                    path.concat()
                 ));
             }
             let known = self.names.get(&target).map(|number| &self.queues[number]);

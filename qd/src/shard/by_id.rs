@@ -41,7 +41,7 @@ impl Step<'_, '_> {
                 let due_ms = self.due_ms(due).filter(|due_ms| *due_ms > self.now_ms);
                 match (due_ms, place) {
                     (_, Place::Blocked) => {
-                        self.block_until(number, id, due_ms.unwrap_or(self.now_ms))?;
+                        self.retry_at(number, due_ms.unwrap_or(self.now_ms), id)?;
                     }
                     (Some(due_ms), _) => {
                         let delivered = self.take_out(number, id, place)?;
@@ -66,6 +66,6 @@ pub(super) fn no_such_message(queue: &str, id: u64) -> Refusal {
 }
 
 pub(super) fn leased(queue: &str, id: u64) -> Refusal {
-    let text = format!("message {id} of queue {queue:?} is leased: use its receipt");
+    let text = format!("message {id} of queue {queue:?} is leased: only its receipt can change it");
     ErrorCode::MessageLeased.refuse(text).with_queue(queue)
 }

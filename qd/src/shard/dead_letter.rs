@@ -3,15 +3,17 @@
 //! Always true here:
 //!
 //! - A message that is to become a dead letter is never destroyed. Where its dead-letter queue is
-//!   missing or full it stays, *blocked*: delayed, with its reason in the row, and tried again
-//!   every [`RETRY_MS`] of state time.
+//!   missing or full it stays, *blocked*: counted as delayed, with its reason in a row of
+//!   `blocked`. The blocked messages of a queue are tried again together, every [`RETRY_MS`] of
+//!   state time, in the order of their ids, until [`RETRIES_FAILED_MAX`] could not be moved; the
+//!   next time begins behind those.
 //! - A record moves messages of at most [`MOVED_BYTES_PER_RECORD_MAX`]; what is left over is
 //!   blocked until the next one.
 //! - A dead letter is visible at once, whatever the delay of its new queue, and of any size. It has
 //!   no time to live. Where it came from and why stands in its fields
 //!   ([`qd_protocol::message::DeadLettered`]).
 //!
-//! The reason in a row of `delayed`: u8 kind (1 max-deliveries, 2 rejected, 3 expired,
+//! The reason in a row of `blocked`: u8 kind (1 max-deliveries, 2 rejected, 3 expired,
 //! 4 overflow), and of a rejection its text.
 
 use bytes::Bytes;
@@ -23,10 +25,13 @@ use qd_protocol::{Attributes, QueueName};
 use super::{Queue, Step};
 use crate::store::chunk::{Content, NewEntry};
 use crate::store::lease::{Delivered, Run};
-use crate::store::{Delayed, Result, StoreError};
+use crate::store::{Blocked, Result, StoreError};
 
 /// How often a dead-letter queue is tried that could not take a message: every minute.
 const RETRY_MS: u64 = 60_000;
+/// Blocked messages that cannot be moved after which the others of their queue wait for another
+/// try: most stay for the same reason.
+const RETRIES_FAILED_MAX: usize = 100;
 /// Bytes of messages after which a record moves no more: 32 MiB.
 const MOVED_BYTES_PER_RECORD_MAX: u64 = 32 << 20;
 /// Most queues that make room one for the other, each dropping into the next.
@@ -75,11 +80,23 @@ impl Step<'_, '_> {
         if self.has_moved_enough() {
             return self.block(number, id, self.now_ms, delivered, reason);
         }
-        let stored = self.stored(number, id)?;
-        let Some(target) = self.room_in_dead_letter(number, stored.size)? else {
+        let size = self.stored_size(number, id)?;
+        let Some(target) = self.room_in_dead_letter(number, size)? else {
             let due_ms = self.now_ms.saturating_add(RETRY_MS);
             return self.block(number, id, due_ms, delivered, reason);
         };
+        self.move_to(target, (number, id), delivered, reason)
+    }
+
+    /// Moves a message that is in no place to a dead-letter queue that has room for it.
+    pub(super) fn move_to(
+        &mut self,
+        target: u64,
+        (number, id): (u64, u64),
+        delivered: Delivered,
+        reason: &Reason,
+    ) -> Result<()> {
+        let stored = self.stored(number, id)?;
         let hop = DeadLettered {
             queue: self.queues[&number].name.clone(),
             id,
@@ -114,14 +131,13 @@ impl Step<'_, '_> {
         self.moved_bytes >= MOVED_BYTES_PER_RECORD_MAX
     }
 
-    /// Whether a message that is about to be dropped can be moved to the dead-letter queue now.
-    pub(super) fn can_dead_letter(&mut self, number: u64, id: u64) -> Result<bool> {
-        if !self.has_dead_letter(number) || self.has_moved_enough() {
-            return Ok(false);
+    /// The dead-letter queue, if it takes a message that is about to be dropped now.
+    pub(super) fn dead_letter_for(&mut self, number: u64, id: u64) -> Result<Option<u64>> {
+        if self.has_moved_enough() {
+            return Ok(None);
         }
-        let Run { chunk, .. } = self.run_of(number, id)?;
-        let size = self.tables.chunk(number, chunk)?.view()?.entry((id - chunk) as usize)?.size;
-        Ok(self.room_in_dead_letter(number, size)?.is_some())
+        let size = self.stored_size(number, id)?;
+        self.room_in_dead_letter(number, size)
     }
 
     /// The dead-letter queue, made where it is to be, if it takes a message of `size` now.
@@ -160,7 +176,8 @@ impl Step<'_, '_> {
         self.make_queue(name, attributes)
     }
 
-    /// Lets a message that is in no place wait for its dead-letter queue.
+    /// Lets a message that is in no place wait for its dead-letter queue; the queue's messages are
+    /// tried again at `due_ms` unless they are earlier.
     fn block(
         &mut self,
         number: u64,
@@ -169,31 +186,82 @@ impl Step<'_, '_> {
         delivered: Delivered,
         reason: &Reason,
     ) -> Result<()> {
-        let delayed = Delayed { due_ms, delivered, dead: Some(encode(reason)) };
-        self.tables.put_delayed(number, id, &delayed)?;
-        let statistics = &mut self.queue(number).statistics;
-        statistics.delayed += 1;
-        statistics.dead_letter_blocked += 1;
-        Ok(())
-    }
-
-    /// Tries the dead-letter queue of a blocked message again at `due_ms`.
-    pub(super) fn block_until(&mut self, number: u64, id: u64, due_ms: u64) -> Result<()> {
-        if let Some(delayed) = self.tables.remove_delayed(number, id)? {
-            self.tables.put_delayed(number, id, &Delayed { due_ms, ..delayed })?;
+        self.tables.put_blocked(number, id, &Blocked { delivered, reason: encode(reason) })?;
+        let queue = self.queue(number);
+        queue.statistics.delayed += 1;
+        queue.statistics.dead_letter_blocked += 1;
+        let (retry_ms, retry_from) = (queue.retry_ms, queue.retry_from);
+        if retry_ms.is_none_or(|before| due_ms < before) {
+            self.retry_at(number, due_ms, retry_from)?;
         }
         Ok(())
     }
 
-    /// Tries the dead-letter queue again of a message that was blocked and is in no place now.
-    pub(super) fn dead_letter_again(
-        &mut self,
-        number: u64,
-        id: u64,
-        delivered: Delivered,
-        dead: &[u8],
-    ) -> Result<()> {
-        self.dead_letter(number, id, delivered, &decode(dead)?)
+    /// Takes a blocked message out of its place.
+    pub(super) fn unblock(&mut self, number: u64, id: u64) -> Result<Option<Blocked>> {
+        let blocked = self.tables.remove_blocked(number, id)?;
+        let statistics = &mut self.queue(number).statistics;
+        statistics.delayed -= 1;
+        statistics.dead_letter_blocked -= 1;
+        if statistics.dead_letter_blocked == 0
+            && let Some(retry_ms) = self.queue(number).retry_ms.take()
+        {
+            self.tables.remove_due(retry_ms, number, 0)?;
+        }
+        Ok(blocked)
+    }
+
+    /// Tries the blocked messages of a queue again at `due_ms`, those from `from` on first.
+    pub(super) fn retry_at(&mut self, number: u64, due_ms: u64, from: u64) -> Result<()> {
+        let queue = self.queue(number);
+        queue.retry_from = from;
+        if queue.statistics.dead_letter_blocked == 0 {
+            return Ok(());
+        }
+        if let Some(before) = queue.retry_ms.replace(due_ms) {
+            self.tables.remove_due(before, number, 0)?;
+        }
+        self.tables.put_retry(due_ms, number)
+    }
+
+    /// Tries the blocked messages of a queue again, whose time has come, at most `room` of them.
+    /// Returns how many more messages may be settled.
+    pub(super) fn retry_blocked(&mut self, number: u64, mut room: usize) -> Result<usize> {
+        let Some(queue) = self.queues.get(&number) else {
+            return Ok(room);
+        };
+        let (mut from, mut left) = (queue.retry_from, queue.statistics.dead_letter_blocked);
+        let mut failed = 0;
+        // One that is in the way of none but itself must not be either: all are tried in turn.
+        while left > 0 && failed < RETRIES_FAILED_MAX {
+            let behind = self.tables.blocked_from(number, from)?;
+            let Some(id) =
+                behind.map_or_else(|| self.tables.blocked_from(number, 0), |id| Ok(Some(id)))?
+            else {
+                break;
+            };
+            if room == 0 || self.has_moved_enough() {
+                self.retry_at(number, self.now_ms, id)?;
+                return Ok(0);
+            }
+            room -= 1;
+            left -= 1;
+            from = id + 1;
+            if let Some(Blocked { delivered, reason }) = self.unblock(number, id)? {
+                let before = self.queues[&number].statistics.dead_letter_blocked;
+                self.dead_letter(number, id, delivered, &decode(&reason)?)?;
+                failed += usize::from(self.queues[&number].statistics.dead_letter_blocked > before);
+            }
+        }
+        self.retry_at(number, self.now_ms.saturating_add(RETRY_MS), from)?;
+        Ok(room)
+    }
+
+    /// What a live message counts towards limits.
+    pub(super) fn stored_size(&mut self, number: u64, id: u64) -> Result<u64> {
+        self.flush(number)?;
+        let Run { chunk, .. } = self.run_of(number, id)?;
+        Ok(self.tables.chunk(number, chunk)?.view()?.entry((id - chunk) as usize)?.size)
     }
 
     /// A live message's content.

@@ -41,8 +41,8 @@ pub struct Received {
     pub leases: Vec<(u16, u64, u64)>,
     /// The messages were deleted as they were delivered.
     pub deleted: bool,
-    /// There are no messages because the record has looked through as many chunks without a ready
-    /// message as one may: the receive is to be tried again with the next record.
+    /// There are no messages because the record has delivered, or looked through, as much as one
+    /// may: the receive is to be tried again with the next record. Its receipts are settled.
     pub unfinished: bool,
 }
 

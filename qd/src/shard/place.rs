@@ -34,9 +34,12 @@ impl Step<'_, '_> {
     /// Where a message is; `None`: it is not there.
     pub(super) fn place(&mut self, number: u64, id: u64) -> Result<Option<Place>> {
         self.flush(number)?;
-        if let Some(delayed) = self.tables.delayed(number, id)? {
-            let is_blocked = delayed.dead.is_some();
-            return Ok(Some(if is_blocked { Place::Blocked } else { Place::Delayed }));
+        if self.tables.delayed(number, id)?.is_some() {
+            return Ok(Some(Place::Delayed));
+        }
+        let queue = &self.queues[&number];
+        if queue.statistics.dead_letter_blocked > 0 && self.tables.is_blocked(number, id)? {
+            return Ok(Some(Place::Blocked));
         }
         if self.tables.is_returned(number, id)? {
             return Ok(Some(Place::Returned));
@@ -71,7 +74,7 @@ impl Step<'_, '_> {
         due_ms: u64,
         delivered: Delivered,
     ) -> Result<()> {
-        self.tables.put_delayed(number, id, &Delayed { due_ms, delivered, dead: None })?;
+        self.tables.put_delayed(number, id, Delayed { due_ms, delivered })?;
         self.queue(number).statistics.delayed += 1;
         Ok(())
     }
@@ -96,11 +99,13 @@ impl Step<'_, '_> {
                 queue.returned -= 1;
                 Ok(delivered.unwrap_or_default())
             }
-            Place::Delayed | Place::Blocked => {
+            Place::Blocked => {
+                let blocked = self.unblock(number, id)?;
+                Ok(blocked.map(|blocked| blocked.delivered).unwrap_or_default())
+            }
+            Place::Delayed => {
                 let delayed = self.tables.remove_delayed(number, id)?;
-                let statistics = &mut self.queue(number).statistics;
-                statistics.delayed -= 1;
-                statistics.dead_letter_blocked -= u64::from(place == Place::Blocked);
+                self.queue(number).statistics.delayed -= 1;
                 Ok(delayed.map(|delayed| delayed.delivered).unwrap_or_default())
             }
             // Callers refuse leased messages.

@@ -47,8 +47,9 @@ const ANSWERS_MAX: usize = 2 * qd_protocol::IN_FLIGHT_MAX as usize;
 /// which the producer changes something.
 const ANSWERS_BYTES_MAX: usize = 256 << 10;
 /// Most ranges of numbers whose answers are not kept. Between two of them is a request that the
-/// producer has no answer of, and there are no more of these than may be unanswered.
-const FORGOTTEN_RANGES_MAX: usize = qd_protocol::IN_FLIGHT_MAX as usize;
+/// producer has no answer of, of which there are no more than may be unanswered, or one whose answer
+/// is kept.
+const FORGOTTEN_RANGES_MAX: usize = qd_protocol::IN_FLIGHT_MAX as usize + ANSWERS_MAX;
 
 /// What is known of a request.
 pub(super) enum Recalled {
@@ -105,7 +106,7 @@ impl Step<'_, '_> {
             let mut answer = decode_answer(answer.clone())
                 .map_err(|error| StoreError::Damaged(format!("producer: {error}")))?;
             complete(&mut answer, command);
-            return self.recall_answer(answer);
+            return self.recall_answer(answer, command);
         }
         if origin.continued {
             return Ok(Recalled::Settled(Statuses::default()));
@@ -120,10 +121,17 @@ impl Step<'_, '_> {
         Ok(Recalled::New)
     }
 
-    fn recall_answer(&mut self, answer: Outcome) -> Result<Recalled> {
-        let Outcome::Received(received) = answer else {
+    fn recall_answer(&mut self, answer: Outcome, command: &Command) -> Result<Recalled> {
+        let (Outcome::Received(received), Command::Receive(receive)) = (&answer, command) else {
             return Ok(Recalled::Answer(answer));
         };
+        let received = received.clone();
+        // One that was cancelled wants no messages, and what is too much for this record has time.
+        if receive.max == 0 || self.has_delivered_enough() && !received.leases.is_empty() {
+            let unfinished = receive.max > 0;
+            let settled = Received { settled: received.settled, unfinished, ..Received::default() };
+            return Ok(Recalled::Answer(Outcome::Received(settled)));
+        }
         if received.deleted {
             let text = "the messages were deleted as they were delivered, and that answer was lost";
             return Ok(Recalled::Answer(ErrorCode::AnswerForgotten.refuse(text).into()));

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! u8 layout (1), u64 created at (ms since 1970 UTC), u64 next id, u64 cursor, u64 next lease,
-//! u64 returned, u64 messages with a time to live, u64 retained from, short string name,
+//! u64 returned, u64 messages with a time to live, u64 retained from, u64 blocked messages are
+//! tried again at (state ms; 0: there are none), u64 and from which id on, short string name,
 //! optional fields: 1 attributes, 2 statistics, both as optional fields of their own
 //! ```
 
@@ -36,6 +37,10 @@ pub(super) struct Queue {
     /// The retention has been over all messages below this id; those of them that were leased
     /// then are looked at when their leases end.
     pub retained_from: u64,
+    /// When the blocked messages are tried again, in state ms; `None`: there are none.
+    pub retry_ms: Option<u64>,
+    /// Id of the blocked message that is tried first then.
+    pub retry_from: u64,
     /// Memory only: when the retention may have something to remove, in state ms; never too late.
     pub retention_due_ms: Option<u64>,
 }
@@ -53,6 +58,8 @@ impl Queue {
             returned: 0,
             with_ttl: 0,
             retained_from: 0,
+            retry_ms: None,
+            retry_from: 0,
             retention_due_ms: None,
         }
     }
@@ -130,6 +137,8 @@ impl Queue {
             self.returned,
             self.with_ttl,
             self.retained_from,
+            self.retry_ms.unwrap_or(0),
+            self.retry_from,
         ] {
             out.put_u64_le(number);
         }
@@ -156,6 +165,8 @@ impl Queue {
         let returned = input.u64("returned")?;
         let with_ttl = input.u64("messages with a time to live")?;
         let retained_from = input.u64("retained from")?;
+        let retry_ms = Some(input.u64("retry at")?).filter(|ms| *ms > 0);
+        let retry_from = input.u64("retry from")?;
         let name = QueueName::new(input.string("name")?)
             .map_err(|error| DecodeError::value("name", error.to_string()))?;
         let mut queue = Self {
@@ -165,6 +176,8 @@ impl Queue {
             returned,
             with_ttl,
             retained_from,
+            retry_ms,
+            retry_from,
             ..Self::new(name, Attributes::default(), created_at_ms)
         };
         while let Some((tag, mut value)) = input.field()? {
@@ -193,6 +206,8 @@ mod tests {
         queue.statistics.ready = 3;
         queue.returned = 2;
         queue.cursor = 9;
+        queue.retry_ms = Some(10);
+        queue.retry_from = 11;
         assert_eq!(Queue::from_bytes(&queue.to_bytes()).unwrap(), queue);
         assert!(Queue::from_bytes(&queue.to_bytes()[..20]).is_err());
     }

@@ -11,13 +11,16 @@ use qd_protocol::{Body, Receipt};
 
 use super::command::Receive;
 use super::outcome::Received;
-use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
+use super::{CHUNKS_WALKED_PER_RECORD_MAX, DELIVERED_BYTES_PER_RECORD_MAX, Outcome, Step};
 use crate::store::chunk::{ChunkView, Content, EntryView};
 use crate::store::lease::{Delivered, LeaseRow, Run, push_run};
 use crate::store::{Result, StoreError, Tables};
 
 /// What a delivered message takes besides its fields and body, about.
 const MESSAGE_BYTES: usize = 128;
+
+/// Rows of returned messages that are read at once.
+const RETURNED_PAGE: usize = 512;
 
 /// What one receive may still take.
 struct Room {
@@ -96,6 +99,10 @@ impl Step<'_, '_> {
             None => self.delete(&numbers, &receive.settle)?,
         };
         let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
+        if receive.max > 0 && self.has_delivered_enough() {
+            received.unfinished = true;
+            return Ok(Outcome::Received(received));
+        }
         let mut room = Room::new(receive.max as usize, receive.bytes_max);
         for (index, &number) in numbers.iter().enumerate() {
             let queue = &self.queues[&number];
@@ -161,16 +168,17 @@ impl Step<'_, '_> {
     fn take(&mut self, number: u64, end_ms: u64, room: &mut Room) -> Result<Taken> {
         let queue = &self.queues[&number];
         let (mut cursor, mut untouched) = (queue.cursor, queue.untouched());
-        let mut returned = Vec::new();
-        if queue.returned > 0 {
-            returned = self.tables.returned(number, room.messages.min(room.of_queue))?;
-        }
+        let (mut returned, queue_returned) = (Vec::new(), queue.returned);
         let mut taken = Taken::default();
         let mut used = 0;
         let lease = (self.now_ms, end_ms);
         let limits = Limits { now_ms: self.now_ms, retention_ms: queue.attributes.retention_ms };
         loop {
             let before = taken.messages.len();
+            if used == returned.len() && (used as u64) < queue_returned {
+                let from = returned.last().map_or(0, |(id, _): &(u64, Delivered)| id + 1);
+                returned.extend(self.tables.returned(number, from, RETURNED_PAGE)?);
+            }
             let front = returned.get(used).map(|(id, _)| *id);
             let next = if untouched > 0 { Some(cursor) } else { None };
             match (front, next) {
@@ -232,6 +240,12 @@ impl Step<'_, '_> {
         Ok(taken)
     }
 
+    /// True when what else is to be delivered is for the next record.
+    pub(super) fn has_delivered_enough(&self) -> bool {
+        self.delivered_bytes >= DELIVERED_BYTES_PER_RECORD_MAX
+            || self.walked >= CHUNKS_WALKED_PER_RECORD_MAX
+    }
+
     /// The messages that leases of an earlier, recorded receive still hold.
     pub(super) fn deliver_again(
         &mut self,
@@ -240,6 +254,9 @@ impl Step<'_, '_> {
     ) -> Result<Received> {
         let mut received = Received { settled, ..Received::default() };
         for (index, number, lease) in leases {
+            if !self.queues.contains_key(&number) {
+                continue;
+            }
             let Some(row) = self.tables.lease(number, lease)? else {
                 continue;
             };

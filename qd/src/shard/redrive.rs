@@ -1,8 +1,8 @@
 //! Moving messages out of a dead-letter queue: back to where they came from, or elsewhere.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use qd_protocol::attributes::OVERFLOW_DROP_OLDEST;
 use qd_protocol::message::{DeadLettered, Headers, without_dead_letters};
 use qd_protocol::verbs::Redriven;
 use qd_protocol::{ErrorCode, Refusal};
@@ -15,6 +15,8 @@ use crate::store::Result;
 
 /// Most messages that one redrive looks at.
 const LOOKED_AT_MAX: usize = 1_000;
+/// Most messages and chunks that all redrives of a record look at.
+const LOOKED_AT_PER_RECORD_MAX: usize = 4_000;
 
 /// One redrive being carried out.
 struct Redriving<'a> {
@@ -23,6 +25,8 @@ struct Redriving<'a> {
     /// Where all messages go; `None`: where they came from.
     to: Option<u64>,
     looked_at: usize,
+    /// What a dry run would have moved to each queue: messages and bytes.
+    planned: BTreeMap<u64, (u64, u64)>,
     redriven: Redriven,
 }
 
@@ -58,10 +62,11 @@ impl Step<'_, '_> {
             more: false,
             refusal: None,
         };
-        let mut redriving = Redriving { redrive, number, to, looked_at: 0, redriven };
+        let planned = BTreeMap::new();
+        let mut redriving = Redriving { redrive, number, to, looked_at: 0, planned, redriven };
         self.flush(number)?;
         while redriving.redriven.last < through {
-            if redriving.is_over() || self.has_moved_enough() {
+            if redriving.is_over() || self.has_redriven_enough() {
                 redriving.redriven.more = true;
                 break;
             }
@@ -69,31 +74,41 @@ impl Step<'_, '_> {
                 redriving.redriven.last = through;
                 break;
             };
-            let count = row.view()?.count() as u64;
-            let first = row.first.max(redriving.redriven.last + 1);
-            let ids = first..(row.first + count).min(through.saturating_add(1));
+            let (chunk, count) = (row.first, row.view()?.count());
             drop(row);
             // The chunk itself counts too, for it may hold nothing but deleted messages.
             redriving.looked_at += 1;
-            if ids.is_empty() {
-                redriving.redriven.last = through;
-                break;
+            self.redrive_looked += 1;
+            let marks = self.tables.marks(number, chunk, count)?;
+            let wanted = redriving.redriven.last + 1..through.saturating_add(1);
+            let live = (0..count).filter(|index| !marks.is_deleted(*index));
+            let ids = live.map(|index| chunk + index as u64).filter(|id| wanted.contains(id));
+            let ids: Vec<u64> = ids.collect();
+            if self.redrive_chunk(&mut redriving, ids)? && !redriving.is_over() {
+                let end = chunk + count as u64 - 1;
+                redriving.redriven.last = end.max(redriving.redriven.last).min(through);
             }
-            self.redrive_chunk(&mut redriving, ids)?;
         }
         Ok(Outcome::Redriven(redriving.redriven))
     }
 
-    fn redrive_chunk(&mut self, redriving: &mut Redriving<'_>, ids: Range<u64>) -> Result<()> {
+    /// True when what else is to be redriven is for the next record.
+    fn has_redriven_enough(&self) -> bool {
+        self.redrive_looked >= LOOKED_AT_PER_RECORD_MAX || self.has_moved_enough()
+    }
+
+    /// Moves messages of one chunk. Returns whether it came to their end.
+    fn redrive_chunk(&mut self, redriving: &mut Redriving<'_>, ids: Vec<u64>) -> Result<bool> {
         for id in ids {
-            if redriving.is_over() || self.has_moved_enough() {
-                return Ok(());
+            if redriving.is_over() || self.has_redriven_enough() {
+                return Ok(false);
             }
             redriving.redriven.last = id;
+            redriving.looked_at += 1;
+            self.redrive_looked += 1;
             let Some(place) = self.place(redriving.number, id)? else {
                 continue;
             };
-            redriving.looked_at += 1;
             if !self.is_meant(redriving, id)? {
                 continue;
             }
@@ -102,7 +117,7 @@ impl Step<'_, '_> {
                 Err(refusal) => redriving.skip(refusal),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// True when the message has the headers that are asked for.
@@ -122,34 +137,35 @@ impl Step<'_, '_> {
     /// Moves one message, or says why it stays.
     fn redrive_one(
         &mut self,
-        redriving: &Redriving<'_>,
+        redriving: &mut Redriving<'_>,
         id: u64,
         place: Place,
     ) -> Result<std::result::Result<(), Refusal>> {
-        let (number, dry_run) = (redriving.number, redriving.redrive.dry_run);
+        let number = redriving.number;
         let name = redriving.redrive.queue.as_str();
         if place == Place::Leased {
             return Ok(Err(by_id::leased(name, id)));
         }
-        let stored = self.stored(number, id)?;
         let target = match redriving.to {
             Some(to) => Ok(to),
-            None => self.source(number, name, id, &stored.fields)?,
+            None => self.source(number, name, id)?,
         };
         let target = match target {
             Ok(target) => target,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if dry_run {
-            return Ok(self.queues[&target].admit(stored.size));
+        let size = self.stored_size(number, id)?;
+        if redriving.redrive.dry_run {
+            return Ok(self.plan(redriving, target, size));
         }
-        if let Err(refusal) = self.admit(target, stored.size)? {
+        if let Err(refusal) = self.admit(target, size)? {
             return Ok(Err(refusal));
         }
         // Making room may have dropped messages: into this queue, and then out of it.
         let Some(place) = self.place(number, id)? else {
             return Ok(Err(by_id::no_such_message(name, id)));
         };
+        let stored = self.stored(number, id)?;
         self.take_out(number, id, place)?;
         let fields =
             without_dead_letters(&stored.fields).map_err(|error| damaged_fields(&error))?;
@@ -158,15 +174,40 @@ impl Step<'_, '_> {
         Ok(Ok(()))
     }
 
+    /// Whether a message would be moved behind those that would be already.
+    fn plan(
+        &self,
+        redriving: &mut Redriving<'_>,
+        target: u64,
+        size: u64,
+    ) -> std::result::Result<(), Refusal> {
+        let queue = &self.queues[&target];
+        let (messages, bytes) = redriving.planned.entry(target).or_default();
+        let mut then = queue.clone();
+        then.statistics.ready += *messages;
+        then.statistics.bytes += *bytes;
+        let makes_room = queue.attributes.overflow == OVERFLOW_DROP_OLDEST;
+        match then.admit(size) {
+            // It would drop its oldest message.
+            Err(refusal) if refusal.code == ErrorCode::QueueFull && makes_room => Ok(()),
+            Err(refusal) => Err(refusal),
+            Ok(()) => {
+                *messages += 1;
+                *bytes += size;
+                Ok(())
+            }
+        }
+    }
+
     /// The queue that a message came from.
     fn source(
-        &self,
+        &mut self,
         number: u64,
         name: &str,
         id: u64,
-        fields: &Bytes,
     ) -> Result<std::result::Result<u64, Refusal>> {
-        let hop = DeadLettered::newest(fields).map_err(|error| damaged_fields(&error))?;
+        let fields = self.stored_fields(number, id)?;
+        let hop = DeadLettered::newest(&fields).map_err(|error| damaged_fields(&error))?;
         Ok(match hop.map(|hop| (self.names.get(&hop.queue).copied(), hop)) {
             Some((Some(source), _)) if source != number => Ok(source),
             Some((None, hop)) => Err(no_such_queue(&hop.queue)),

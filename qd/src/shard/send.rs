@@ -15,10 +15,6 @@ use crate::store::lease::Delivered;
 /// Most messages that one record removes to make room; sends behind that are refused.
 const DROPPED_PER_RECORD_MAX: usize = 10_000;
 
-/// Most delayed messages that are looked at for the first one that does not wait for its
-/// dead-letter queue.
-const BLOCKED_LOOKED_AT_MAX: usize = 1_000;
-
 impl Step<'_, '_> {
     pub(super) fn send(&mut self, send: &Send) -> Result<Outcome> {
         let number = match self.find(&send.queue) {
@@ -107,10 +103,27 @@ impl Step<'_, '_> {
             let drops = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
                 && size <= queue.attributes.max_bytes
                 && self.dropped < DROPPED_PER_RECORD_MAX;
-            if !drops || !self.drop_oldest(number)? {
+            if !drops {
                 return Ok(Err(refusal));
             }
+            if !self.drop_oldest(number)? {
+                return Ok(Err(self.with_reason(number, refusal)));
+            }
         }
+    }
+
+    /// Says of a queue that drops its oldest message why it did not.
+    fn with_reason(&self, number: u64, mut refusal: Refusal) -> Refusal {
+        let queue = &self.queues[&number];
+        let target = queue.attributes.dead_letter.queue_of(&queue.name);
+        if let Some(target) = target.filter(|_| queue.attributes.dead_letter_overflow) {
+            let target = target.as_str();
+            refusal.text = format!(
+                "{}, and its oldest message cannot move to the dead-letter queue {target:?} now",
+                refusal.text
+            );
+        }
+        refusal
     }
 
     /// Drops the oldest message that nobody holds. False: there is none, or its dead-letter queue
@@ -119,15 +132,18 @@ impl Step<'_, '_> {
         let Some((id, place)) = self.oldest(number)? else {
             return Ok(false);
         };
-        let keeps = self.queues[&number].attributes.dead_letter_overflow;
-        if keeps && !self.can_dead_letter(number, id)? {
-            return Ok(false);
+        let mut target = None;
+        if self.queues[&number].attributes.dead_letter_overflow {
+            target = self.dead_letter_for(number, id)?;
+            if target.is_none() {
+                return Ok(false);
+            }
         }
         self.dropped += 1;
         let delivered = self.take_out(number, id, place)?;
         self.queue(number).statistics.dropped += 1;
-        if keeps {
-            self.dead_letter(number, id, delivered, &Reason::Overflow)?;
+        if let Some(target) = target {
+            self.move_to(target, (number, id), delivered, &Reason::Overflow)?;
         } else {
             let run = self.run_of(number, id)?;
             self.remove_messages(number, &[run])?;
@@ -139,8 +155,8 @@ impl Step<'_, '_> {
     /// look too far for it.
     fn oldest(&mut self, number: u64) -> Result<Option<(u64, Place)>> {
         self.flush(number)?;
-        let returned = self.tables.returned(number, 1)?.first().map(|(id, _)| *id);
-        let delayed = self.tables.first_delayed(number, BLOCKED_LOOKED_AT_MAX)?;
+        let returned = self.tables.returned(number, 0, 1)?.first().map(|(id, _)| *id);
+        let delayed = self.tables.first_delayed(number)?;
         let untouched = self.first_untouched(number)?;
         let apart =
             [returned.map(|id| (id, Place::Returned)), delayed.map(|id| (id, Place::Delayed))];

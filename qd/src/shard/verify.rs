@@ -63,10 +63,14 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     }
     let places = count_places(tables, number, touched, &mut faults)?;
     let statistics = &queue.statistics;
+    let retries: Vec<u64> = queue.retry_ms.into_iter().collect();
+    if tables.retries(number)? != retries || retries.is_empty() != (places.blocked == 0) {
+        faults.push(format!("{} blocked messages are tried again at {retries:?}", places.blocked));
+    }
     for (what, counter, counted) in [
         ("ready", statistics.ready, places.returned + untouched),
         ("returned", queue.returned, places.returned),
-        ("delayed", statistics.delayed, places.delayed),
+        ("delayed", statistics.delayed, places.delayed + places.blocked),
         ("dead_letter_blocked", statistics.dead_letter_blocked, places.blocked),
         ("leased", statistics.leased, places.leased),
         ("bytes", statistics.bytes, bytes),
@@ -85,7 +89,6 @@ struct Places {
     returned: u64,
     leased: u64,
     delayed: u64,
-    /// Of the delayed ones.
     blocked: u64,
 }
 
@@ -102,7 +105,7 @@ fn count_places(
             faults.push(format!("message {id} is {place}, but not live or in two places"));
         }
     };
-    for (id, _) in tables.returned(number, usize::MAX)? {
+    for (id, _) in tables.returned(number, 0, usize::MAX)? {
         places.returned += 1;
         find(id, "returned");
     }
@@ -112,9 +115,12 @@ fn count_places(
             find(id, "leased");
         }
     }
-    for (id, is_blocked) in tables.delayed_ids(number)? {
+    for id in tables.blocked_ids(number)? {
+        places.blocked += 1;
+        find(id, "blocked");
+    }
+    for id in tables.delayed_ids(number)? {
         places.delayed += 1;
-        places.blocked += u64::from(is_blocked);
         find(id, "delayed");
     }
     for id in touched {

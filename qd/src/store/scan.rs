@@ -18,14 +18,28 @@ impl Tables<'_> {
         self.leases.range((queue, 0)..=(queue, u64::MAX))?.map(row).collect()
     }
 
-    /// Ids of the delayed messages of a queue, and whether they wait for its dead-letter queue.
-    pub fn delayed_ids(&self, queue: u64) -> Result<Vec<(u64, bool)>> {
-        let row = |row: RowOf<'_, (u64, u64), &[u8]>| {
-            let id = row?.0.value().1;
-            let is_dead = self.delayed(queue, id)?.is_some_and(|row| row.dead.is_some());
-            Ok((id, is_dead))
-        };
-        self.delayed.range((queue, 0)..=(queue, u64::MAX))?.map(row).collect()
+    /// Ids of the delayed messages of a queue.
+    pub fn delayed_ids(&self, queue: u64) -> Result<Vec<u64>> {
+        let rows = self.delayed.range((queue, 0)..=(queue, u64::MAX))?;
+        rows.map(|row| Ok(row?.0.value().1)).collect()
+    }
+
+    /// Ids of the blocked messages of a queue.
+    pub fn blocked_ids(&self, queue: u64) -> Result<Vec<u64>> {
+        let rows = self.blocked.range((queue, 0)..=(queue, u64::MAX))?;
+        rows.map(|row| Ok(row?.0.value().1)).collect()
+    }
+
+    /// When the blocked messages of a queue are tried again, in state ms.
+    pub fn retries(&self, queue: u64) -> Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for row in self.due.iter()? {
+            let (due_ms, of, id) = row?.0.value();
+            if (of, id) == (queue, 0) {
+                found.push(due_ms);
+            }
+        }
+        Ok(found)
     }
 
     /// Shows every chunk of a queue with its marks.
@@ -79,7 +93,7 @@ impl Tables<'_> {
         }
         for row in self.due.iter()? {
             let (due_ms, queue, id) = row?.0.value();
-            if self.delayed(queue, id)?.is_none_or(|delayed| delayed.due_ms != due_ms) {
+            if id > 0 && self.delayed(queue, id)?.is_none_or(|delayed| delayed.due_ms != due_ms) {
                 faults.push(format!("due time of message {id} of queue {queue}: not delayed"));
             }
         }

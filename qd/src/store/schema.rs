@@ -8,8 +8,9 @@
 //! | `parts` | queue, id, number | a piece of a large message, 65,472 bytes but for the last |
 //! | `marks` | queue, id of the chunk's first message | [`super::marks::Marks`]: bits of its messages |
 //! | `returned` | queue, id | [`super::lease::Delivered`]: the message is ready again |
-//! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`], and when it waits for its dead-letter queue the reason (`shard::dead_letter`) |
-//! | `due` | due in state ms, queue, id | nothing: the delayed message becomes ready then, or its dead-letter queue is tried again |
+//! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`] |
+//! | `blocked` | queue, id | [`super::lease::Delivered`] and the reason (`shard::dead_letter`): the message waits for its dead-letter queue |
+//! | `due` | due in state ms, queue, id | nothing: the delayed message becomes ready then; id 0: the queue's blocked messages are tried again |
 //! | `expiry` | expires at in state ms, queue, id | nothing: the message has a time to live |
 //! | `leases` | queue, lease | [`super::lease::LeaseRow`] |
 //! | `lease_ends` | end in state ms, queue, lease | nothing |
@@ -19,7 +20,7 @@
 //! Integers inside values are little-endian. A live message is found by its id: the chunk with the
 //! greatest first id that is not above it. It is *untouched* (no other row) while its id is at or
 //! above its queue's cursor, its chunk is not apart and its mark says nothing else; otherwise it is
-//! ready with a row in `returned`, or delayed with rows in `delayed` and `due`, or leased with a
+//! ready with a row in `returned`, or delayed with rows in `delayed` and `due` or one in `blocked`, or leased with a
 //! run in `leases`, or deleted. How often it was delivered stands in that row or run, not with the
 //! chunk: both are written in the same step anyway, and a chunk that was only delivered needs no
 //! row of its own.
@@ -47,6 +48,7 @@ pub(super) const PARTS: TableDefinition<(u64, u64, u32), &[u8]> = TableDefinitio
 pub(super) const MARKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("marks");
 pub(super) const RETURNED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("returned");
 pub(super) const DELAYED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("delayed");
+pub(super) const BLOCKED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("blocked");
 pub(super) const DUE: TableDefinition<(u64, u64, u64), ()> = TableDefinition::new("due");
 pub(super) const EXPIRY: TableDefinition<(u64, u64, u64), ()> = TableDefinition::new("expiry");
 pub(super) const LEASES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("leases");

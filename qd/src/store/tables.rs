@@ -6,8 +6,8 @@ use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
 use super::lease::{Delivered, LeaseRow};
 use super::marks::Marks;
 use super::schema::{
-    CHUNKS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, LEASE_ENDS, LEASES, MARKS, META, META_FORMAT,
-    META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
+    BLOCKED, CHUNKS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, LEASE_ENDS, LEASES, MARKS, META,
+    META_FORMAT, META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
 };
 use super::{Result, StoreError};
 
@@ -35,6 +35,7 @@ pub struct Tables<'t> {
     pub(super) marks: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) returned: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) delayed: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) blocked: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) due: Table<'t, (u64, u64, u64), ()>,
     pub(super) expiry: Table<'t, (u64, u64, u64), ()>,
     pub(super) leases: Table<'t, (u64, u64), &'static [u8]>,
@@ -43,38 +44,39 @@ pub struct Tables<'t> {
     pub(super) graves: Table<'t, u64, ()>,
 }
 
-/// A message that is not visible yet, or waits for its dead-letter queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A message that is not visible yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delayed {
-    /// When it becomes ready, or its dead-letter queue is tried again, in state ms.
+    /// When it becomes ready, in state ms.
     pub due_ms: u64,
     /// What it has behind it.
     pub delivered: Delivered,
-    /// Why it is to go to its dead-letter queue, which could not take it so far (see
-    /// `shard::dead_letter`).
-    pub dead: Option<Vec<u8>>,
 }
 
 impl Delayed {
-    const BYTES: usize = 8 + Delivered::BYTES;
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(Self::BYTES);
-        row.extend_from_slice(&self.due_ms.to_le_bytes());
-        row.extend_from_slice(&self.delivered.to_bytes());
-        row.extend_from_slice(self.dead.as_deref().unwrap_or_default());
-        row
-    }
-
     fn from_bytes(row: &[u8]) -> Result<Self> {
-        let (due_ms, rest) = row.split_first_chunk().ok_or_else(|| damaged("delayed"))?;
-        let (delivered, dead) =
-            rest.split_at_checked(Delivered::BYTES).ok_or_else(|| damaged("delayed"))?;
+        let (due_ms, delivered) = row.split_first_chunk().ok_or_else(|| damaged("delayed"))?;
         Ok(Self {
             due_ms: u64::from_le_bytes(*due_ms),
             delivered: Delivered::from_bytes(delivered)?,
-            dead: (!dead.is_empty()).then(|| dead.to_vec()),
         })
+    }
+}
+
+/// A message that waits for its dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// What it has behind it.
+    pub delivered: Delivered,
+    /// Why it is a dead letter; see `shard::dead_letter`.
+    pub reason: Vec<u8>,
+}
+
+impl Blocked {
+    fn from_bytes(row: &[u8]) -> Result<Self> {
+        let parts = row.split_at_checked(Delivered::BYTES);
+        let (delivered, reason) = parts.ok_or_else(|| damaged("blocked"))?;
+        Ok(Self { delivered: Delivered::from_bytes(delivered)?, reason: reason.to_vec() })
     }
 }
 
@@ -102,6 +104,7 @@ impl<'t> Tables<'t> {
             marks: txn.open_table(MARKS)?,
             returned: txn.open_table(RETURNED)?,
             delayed: txn.open_table(DELAYED)?,
+            blocked: txn.open_table(BLOCKED)?,
             due: txn.open_table(DUE)?,
             expiry: txn.open_table(EXPIRY)?,
             leases: txn.open_table(LEASES)?,
@@ -290,13 +293,13 @@ impl<'t> Tables<'t> {
         row.map(|row| Delivered::from_bytes(row.value())).transpose()
     }
 
-    /// The returned messages with the lowest ids.
-    pub fn returned(&self, queue: u64, most: usize) -> Result<Vec<(u64, Delivered)>> {
+    /// The returned messages with the lowest ids from `id` on.
+    pub fn returned(&self, queue: u64, id: u64, most: usize) -> Result<Vec<(u64, Delivered)>> {
         let row = |row: RowOf<'_, (u64, u64), &[u8]>| {
             let (key, row) = row?;
             Ok((key.value().1, Delivered::from_bytes(row.value())?))
         };
-        self.returned.range((queue, 0)..(queue, u64::MAX))?.take(most).map(row).collect()
+        self.returned.range((queue, id)..(queue, u64::MAX))?.take(most).map(row).collect()
     }
 
     /// True when the message is among the returned ones.
@@ -305,8 +308,11 @@ impl<'t> Tables<'t> {
     }
 
     /// Delays a message that is in no other place.
-    pub fn put_delayed(&mut self, queue: u64, id: u64, delayed: &Delayed) -> Result<()> {
-        self.delayed.insert((queue, id), &delayed.to_bytes()[..])?;
+    pub fn put_delayed(&mut self, queue: u64, id: u64, delayed: Delayed) -> Result<()> {
+        let mut row = [0; 8 + Delivered::BYTES];
+        row[..8].copy_from_slice(&delayed.due_ms.to_le_bytes());
+        row[8..].copy_from_slice(&delayed.delivered.to_bytes());
+        self.delayed.insert((queue, id), &row[..])?;
         self.due.insert((delayed.due_ms, queue, id), ())?;
         Ok(())
     }
@@ -327,7 +333,8 @@ impl<'t> Tables<'t> {
         Ok(delayed)
     }
 
-    /// The delayed message that is due first: when in state ms, queue and id.
+    /// The delayed message that is due first: when in state ms, queue and id (0: those that are
+    /// blocked).
     pub fn first_due(&self) -> Result<Option<(u64, u64, u64)>> {
         Ok(self.due.first()?.map(|(key, _)| key.value()))
     }
@@ -355,16 +362,40 @@ impl<'t> Tables<'t> {
         Ok(self.expiry.first()?.map(|(key, _)| key.value()))
     }
 
-    /// The delayed message of a queue with the lowest id, of the first `most`, that does not wait
-    /// for its dead-letter queue.
-    pub fn first_delayed(&self, queue: u64, most: usize) -> Result<Option<u64>> {
-        for row in self.delayed.range((queue, 0)..=(queue, u64::MAX))?.take(most) {
-            let (key, row) = row?;
-            if row.value().len() <= Delayed::BYTES {
-                return Ok(Some(key.value().1));
-            }
-        }
-        Ok(None)
+    /// The delayed message of a queue with the lowest id.
+    pub fn first_delayed(&self, queue: u64) -> Result<Option<u64>> {
+        let row = self.delayed.range((queue, 0)..=(queue, u64::MAX))?.next().transpose()?;
+        Ok(row.map(|(key, _)| key.value().1))
+    }
+
+    /// Lets a message that is in no other place wait for its dead-letter queue.
+    pub fn put_blocked(&mut self, queue: u64, id: u64, blocked: &Blocked) -> Result<()> {
+        let row = [&blocked.delivered.to_bytes()[..], &blocked.reason].concat();
+        self.blocked.insert((queue, id), &row[..])?;
+        Ok(())
+    }
+
+    /// True when the message waits for its dead-letter queue.
+    pub fn is_blocked(&self, queue: u64, id: u64) -> Result<bool> {
+        Ok(self.blocked.get((queue, id))?.is_some())
+    }
+
+    /// Takes a message out of the blocked ones.
+    pub fn remove_blocked(&mut self, queue: u64, id: u64) -> Result<Option<Blocked>> {
+        let row = self.blocked.remove((queue, id))?;
+        row.map(|row| Blocked::from_bytes(row.value())).transpose()
+    }
+
+    /// The blocked message with the lowest id from `id` on.
+    pub fn blocked_from(&self, queue: u64, id: u64) -> Result<Option<u64>> {
+        let row = self.blocked.range((queue, id)..=(queue, u64::MAX))?.next().transpose()?;
+        Ok(row.map(|(key, _)| key.value().1))
+    }
+
+    /// Notes when the blocked messages of a queue are tried again.
+    pub fn put_retry(&mut self, due_ms: u64, queue: u64) -> Result<()> {
+        self.due.insert((due_ms, queue, 0), ())?;
+        Ok(())
     }
 
     /// A lease; `None`: it is over.
@@ -494,7 +525,8 @@ impl<'t> Tables<'t> {
             chunks: whole.clone(),
             parts: (queue, 0, 0)..=(queue, u64::MAX, u32::MAX),
             marks: whole.clone(),
-            returned: whole.clone()
+            returned: whole.clone(),
+            blocked: whole.clone()
         );
         for key in keys(self.delayed.range(whole.clone())?, most - freed)? {
             freed += 1;

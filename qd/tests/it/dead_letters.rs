@@ -3,7 +3,7 @@
 use qd::shard::command::{
     Action, ById, ByIdAction, Create, Receive, Redrive, Send, Settle, Update,
 };
-use qd::shard::{Command, Entry, Machine, NewMessage, Outcome, Received, Record};
+use qd::shard::{Command, Entry, Machine, NewMessage, Origin, Outcome, Received, Record};
 use qd_protocol::attributes::DeadLetter;
 use qd_protocol::verbs::{Due, IfExists};
 use qd_protocol::{AttributeChanges, ErrorCode, QueueName, Statistics};
@@ -161,7 +161,7 @@ fn record_moves_a_bounded_number_of_bytes_and_the_next_ones_the_rest() {
     let large =
         AttributeChanges { max_message_size: Some(16 << 20), ..AttributeChanges::default() };
     run.create("jobs", large);
-    for number in 0..10 {
+    for number in 0u8..10 {
         run.send("jobs", message(vec![number; 8 << 20], true));
     }
     run.reject("jobs", 10);
@@ -251,4 +251,218 @@ fn retention_of_a_dead_letter_queue_counts_from_the_record_that_fills_it() {
     run.tick(1_000);
     let statistics = run.statistics("jobs.dead");
     assert_eq!((statistics.ready, statistics.expired), (0, 1));
+}
+
+fn lease(queue: &str, max: u32, timeout_ms: u64, secret: u64) -> Command {
+    Command::Receive(Receive {
+        queues: vec![name(queue)],
+        max,
+        bytes_max: 2 << 20,
+        visibility_timeout_ms: Some(timeout_ms),
+        delete: false,
+        settle: Vec::new(),
+        secret,
+    })
+}
+
+fn numbered(number: u64, command: Command) -> Entry {
+    Entry {
+        origin: Some(Origin { producer: 5, number, answered_below: 1, continued: false }),
+        command,
+    }
+}
+
+#[test]
+fn repeat_of_a_receive_whose_queue_was_dropped_does_not_end_the_daemon() {
+    let mut run = Run::new();
+    run.create("jobs", AttributeChanges::default());
+    for _ in 0..300 {
+        run.send("jobs", message(b"a".to_vec(), false));
+    }
+    run.record(vec![numbered(1, lease("jobs", 300, 30_000, 7))]);
+    let drop = qd::shard::command::Drop { queue: name("jobs"), only_if_empty: false };
+    run.run(Command::Drop(drop));
+    let sequence = run.machine.position().applied + 1;
+    let entries = vec![numbered(1, lease("jobs", 300, 30_000, 7))];
+    let applied = run.machine.apply(&Record { sequence, now_ms: run.now_ms, entries });
+    assert!(applied.is_ok(), "{applied:?}");
+}
+
+#[test]
+fn repeat_of_a_receive_delivers_nothing_of_a_queue_that_was_dropped() {
+    let mut run = Run::new();
+    run.create("jobs", AttributeChanges::default());
+    run.send("jobs", message(b"a".to_vec(), false));
+    run.record(vec![numbered(1, lease("jobs", 1, 30_000, 7))]);
+    let drop = qd::shard::command::Drop { queue: name("jobs"), only_if_empty: false };
+    let outcomes = run.record(vec![
+        Entry { origin: None, command: Command::Drop(drop) },
+        numbered(1, lease("jobs", 1, 30_000, 7)),
+    ]);
+    assert!(matches!(&outcomes[1], Outcome::Refused(_)), "{:?}", outcomes[1]);
+}
+
+#[test]
+fn replica_that_was_reopened_has_the_same_rows() {
+    let mut runs = [Run::new(), Run::new()];
+    for run in &mut runs {
+        let once = AttributeChanges { max_deliveries: Some(1), ..AttributeChanges::default() };
+        run.create("jobs", once);
+        let short = AttributeChanges { retention_ms: Some(1_000), ..AttributeChanges::default() };
+        run.create("jobs.dead", short);
+        for _ in 0..3 {
+            run.send("jobs", message(b"a".to_vec(), false));
+        }
+        run.run(lease("jobs", 1, 1_000, 7));
+        run.tick(1_000);
+        let discard = ById { queue: name("jobs.dead"), action: ByIdAction::Discard, ids: vec![1] };
+        run.run(Command::ById(discard));
+        run.now_ms += 500;
+        run.run(lease("jobs", 1, 500, 7));
+    }
+    let hash = |run: &Run| run.machine.row_hash().unwrap();
+    assert_eq!(hash(&runs[0]), hash(&runs[1]));
+    runs[1].machine.checkpoint().unwrap();
+    runs[1].machine = Memory::default().open();
+    runs[1].machine = runs[1].storage.open();
+    assert_eq!(hash(&runs[0]), hash(&runs[1]));
+    for run in &mut runs {
+        let Outcome::Received(received) = run.run(lease("jobs", 1, 9_000, 8)) else { panic!() };
+        run.now_ms += 500;
+        let action = Action::Reject { reason: "x".to_owned() };
+        let receipts = vec![received.messages[0].receipt];
+        run.run(Command::Settle(Settle { queue: name("jobs"), action, receipts, seed: 1 }));
+    }
+    assert_eq!(hash(&runs[0]), hash(&runs[1]));
+}
+
+#[test]
+fn record_is_bounded_in_what_cancelled_repeats_deliver() {
+    let mut run = Run::new();
+    let large =
+        AttributeChanges { max_message_size: Some(16 << 20), ..AttributeChanges::default() };
+    run.create("jobs", large);
+    for _ in 0..12 {
+        run.send("jobs", message(vec![1; 8 << 20], false));
+    }
+    for number in 1..=12 {
+        run.record(vec![numbered(number, lease("jobs", 1, 30_000, 7))]);
+    }
+    // Repeats after a lost connection, of which the second is lost too: `Batch::cancel` sets 0.
+    let entries = (1..=12).map(|number| numbered(number, lease("jobs", 0, 30_000, 7)));
+    let outcomes = run.record(entries.collect());
+    let bytes: usize = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Received(received) => {
+                received.messages.iter().map(|message| message.body.bytes.len()).sum()
+            }
+            _ => 0,
+        })
+        .sum();
+    assert!(bytes <= (8 << 20) + (16 << 20), "{} MiB in one record", bytes >> 20);
+}
+
+#[test]
+fn queue_that_drops_its_oldest_takes_a_large_message_in_front_of_a_chain() {
+    let mut run = Run::new();
+    let ring = AttributeChanges {
+        max_messages: Some(1),
+        max_message_size: Some(16 << 20),
+        overflow: Some(1),
+        dead_letter_overflow: Some(true),
+        ..AttributeChanges::default()
+    };
+    run.create(
+        "q4",
+        AttributeChanges { dead_letter: Some(DeadLetter::None), ..AttributeChanges::default() },
+    );
+    for number in [3, 2, 1] {
+        let dead_letter = Some(DeadLetter::Queue(name(&format!("q{}", number + 1))));
+        run.create(&format!("q{number}"), AttributeChanges { dead_letter, ..ring.clone() });
+        run.send(&format!("q{number}"), message(vec![number; 16 << 20], false));
+    }
+    let messages = vec![message(vec![9; 16 << 20], false)];
+    let Outcome::Sent(runs) = run.run(Command::Send(Send { queue: name("q1"), messages })) else {
+        panic!()
+    };
+    let s = run.statistics("q1");
+    assert!(
+        matches!(runs[0], qd_protocol::verbs::SentRun::Stored { .. }),
+        "{runs:?}, dropped {}, blocked {}",
+        s.dropped,
+        s.dead_letter_blocked
+    );
+}
+
+#[test]
+fn chain_of_dead_letter_queues_is_bounded_and_so_is_what_is_said_of_it() {
+    let mut run = Run::new();
+    let queue = |number: usize| format!("{}{number:05}", "x".repeat(115));
+    for number in 0..200 {
+        run.create(&queue(number), to(&queue(number + 1)));
+    }
+    // Each was made in front of one that was not there; in front of all of them is too far.
+    let update = Update { queue: name(&queue(0)), attributes: to(&queue(1)) };
+    let Outcome::Refused(refusal) = run.run(Command::Update(update)) else { panic!() };
+    assert!(refusal.text.contains("more than 16"), "{}", refusal.text);
+    let update = Update { queue: name(&queue(199)), attributes: to(&queue(190)) };
+    let Outcome::Refused(refusal) = run.run(Command::Update(update)) else { panic!() };
+    assert!(refusal.text.len() < 4_000, "{}", refusal.text);
+    assert_eq!(refusal.code, ErrorCode::AttributesConflict);
+}
+
+#[test]
+fn blocked_messages_are_tried_in_turn_and_hold_up_no_others() {
+    let mut run = Run::new();
+    run.create("jobs", to("small"));
+    run.create("other", AttributeChanges::default());
+    let small = AttributeChanges { max_bytes: Some(1_000), ..AttributeChanges::default() };
+    run.create("small", small);
+    // More that will never fit than one try looks at, and one that does behind them.
+    for _ in 0..250 {
+        run.send("jobs", message(vec![1; 2_000], false));
+    }
+    run.send("jobs", message(vec![1; 10], false));
+    run.create("full", AttributeChanges { max_messages: Some(1), ..AttributeChanges::default() });
+    run.send("full", message(Vec::new(), false));
+    run.create("jobs", to("full"));
+    run.reject("jobs", 10_000);
+    assert_eq!(run.statistics("jobs").dead_letter_blocked, 251);
+    run.send("other", NewMessage { due: Some(Due::After(1)), ..message(Vec::new(), false) });
+    // Where its dead-letter queue changes they are tried at once, a hundred of them.
+    run.create("jobs", to("small"));
+    run.tick(1);
+    assert_eq!(run.statistics("other").ready, 1);
+    assert_eq!(run.statistics("small").ready, 0);
+    run.tick(60_000);
+    run.tick(60_000);
+    assert_eq!(run.statistics("small").ready, 1);
+    assert_eq!(run.statistics("jobs").dead_letter_blocked, 250);
+}
+
+#[test]
+fn dry_run_of_a_redrive_counts_what_fits() {
+    let mut run = Run::new();
+    run.create("jobs", AttributeChanges::default());
+    for _ in 0..5 {
+        run.send("jobs", message(b"a".to_vec(), false));
+    }
+    run.reject("jobs", 5);
+    run.create("jobs", AttributeChanges { max_messages: Some(2), ..AttributeChanges::default() });
+    let mut counts = Vec::new();
+    for dry_run in [true, false] {
+        let redrive = Redrive {
+            queue: name("jobs.dead"),
+            to: None,
+            after: 0,
+            through: 0,
+            max: 1_000,
+            headers: Vec::new(),
+            dry_run,
+        };
+        let Outcome::Redriven(redriven) = run.run(Command::Redrive(redrive)) else { panic!() };
+        counts.push((redriven.moved, redriven.skipped));
+    }
+    assert_eq!(counts, [(2, 3), (2, 3)]);
 }

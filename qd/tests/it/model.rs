@@ -32,7 +32,7 @@ struct ModelMessage {
     expires_ms: Option<u64>,
     /// When it was delivered first and last; 0: never.
     delivered_ms: (u64, u64),
-    /// Why it waits for its dead-letter queue, delayed.
+    /// Why it waits for its dead-letter queue; counted as delayed.
     dead: Option<Reason>,
 }
 
@@ -43,7 +43,7 @@ impl ModelMessage {
     }
 
     fn is_ready(&self) -> bool {
-        self.lease.is_none() && self.due_ms.is_none()
+        self.lease.is_none() && self.due_ms.is_none() && self.dead.is_none()
     }
 }
 
@@ -55,6 +55,9 @@ struct ModelQueue {
     next_id: u64,
     next_lease: u64,
     totals: Statistics,
+    /// When blocked messages are tried again, and from which id on.
+    retry_ms: Option<u64>,
+    retry_from: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +78,7 @@ impl ModelQueue {
         let oldest = self.messages.iter().map(|message| message.sent_at_ms).min();
         Statistics {
             ready: count(&|message| message.is_ready()),
-            delayed: count(&|message| message.due_ms.is_some()),
+            delayed: count(&|message| message.due_ms.is_some() || message.dead.is_some()),
             dead_letter_blocked: count(&|message| message.dead.is_some()),
             leased: count(&|message| message.lease.is_some()),
             bytes: self.messages.iter().map(|message| message.message.size).sum(),
@@ -141,6 +144,8 @@ impl Model {
             next_id: 1,
             next_lease: 1,
             totals: Statistics::default(),
+            retry_ms: None,
+            retry_from: 0,
         };
         self.queues.insert(self.queues_made, queue);
         self.queues_made
@@ -162,7 +167,7 @@ impl Model {
             return refused(ErrorCode::AttributesConflict);
         }
         match found {
-            Some(number) => self.queues.get_mut(&number).unwrap().attributes = changed,
+            Some(number) => self.set_attributes(number, changed),
             None => {
                 self.make_queue(create.queue.clone(), changed);
             }
@@ -179,10 +184,17 @@ impl Model {
         if self.conflicts(&update.queue, &changed) {
             return refused(ErrorCode::AttributesConflict);
         }
-        let queue = self.queues.get_mut(&number).unwrap();
-        let differs = changed != queue.attributes;
-        queue.attributes = changed;
+        let differs = changed != self.queues[&number].attributes;
+        self.set_attributes(number, changed);
         Outcome::Updated(differs)
+    }
+
+    fn set_attributes(&mut self, number: u64, attributes: Attributes) {
+        let queue = self.queues.get_mut(&number).unwrap();
+        let before = std::mem::replace(&mut queue.attributes, attributes);
+        if before.dead_letter != queue.attributes.dead_letter {
+            self.retry_at(number, self.now_ms, 0);
+        }
     }
 
     /// When a message becomes visible; `None`: it is already.
@@ -202,22 +214,24 @@ impl Model {
             ByIdAction::Discard => None,
             ByIdAction::Reschedule(due) => self.due_ms(due),
         };
-        let queue = self.queues.get_mut(&number).unwrap();
         let mut statuses = Statuses::default();
         for id in &by_id.ids {
-            let at = queue.messages.iter().position(|message| message.id == *id);
-            let code = match at.map(|at| &mut queue.messages[at]) {
+            let messages = &self.queues[&number].messages;
+            let at = messages.iter().position(|message| message.id == *id);
+            let code = match at.map(|at| (at, &messages[at])) {
                 None => Some(ErrorCode::NoSuchMessage),
-                Some(message) if message.lease.is_some() => Some(ErrorCode::MessageLeased),
-                Some(message) => {
-                    message.due_ms = match message.dead {
-                        Some(_) => due_ms.or(Some(self.now_ms)),
-                        None => due_ms,
-                    };
-                    if by_id.action == ByIdAction::Discard {
-                        queue.messages.remove(at.unwrap());
-                        queue.totals.deleted += 1;
-                    }
+                Some((_, message)) if message.lease.is_some() => Some(ErrorCode::MessageLeased),
+                Some((at, _)) if by_id.action == ByIdAction::Discard => {
+                    self.take(number, at);
+                    self.queues.get_mut(&number).unwrap().totals.deleted += 1;
+                    None
+                }
+                Some((_, message)) if message.dead.is_some() => {
+                    self.retry_at(number, due_ms.unwrap_or(self.now_ms), *id);
+                    None
+                }
+                Some((at, _)) => {
+                    self.queues.get_mut(&number).unwrap().messages[at].due_ms = due_ms;
                     None
                 }
             };

@@ -27,11 +27,15 @@ fn first_qctl_starts_a_daemon_and_says_so_in_one_line() {
 fn fifty_first_qctl_at_once_end_up_with_one_daemon() {
     let sandbox = Sandbox::new();
     let all: Vec<Running> = (0..50).map(|_| sandbox.qctl("create jobs").start()).collect();
+    let mut told = String::new();
     for running in all {
         let done = running.finish();
         assert_eq!(done.exit, 0, "{done:?}");
+        told.push_str(&done.stderr);
     }
-    assert_eq!(sandbox.daemons().len(), 1);
+    let [pid] = sandbox.daemons()[..] else { panic!("one daemon: {:?}", sandbox.daemons()) };
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains(&format!("pid {},", pid.as_raw_nonzero())), "{told}");
     assert_eq!(sandbox.qctl("list").ok(), "jobs\n");
 }
 

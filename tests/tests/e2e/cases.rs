@@ -19,6 +19,8 @@ cases! {
     bench_completions_and_help
     bodies_are_never_altered
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
+    closed_descriptors_lose_nothing
+    columns_are_known_before_anything_is_done
     contradictory_flags_of_dead_letters_are_2
     create_compares_only_the_attributes_given
     create_refuses_what_no_queue_may_have
@@ -43,6 +45,7 @@ cases! {
     max_deliveries_moves_to_the_dead_letter_queue
     max_in_flight_holds_receives_back
     message_comes_back_when_it_is_not_deleted
+    message_that_comes_back_meanwhile_ends_a_receive
     message_over_the_limit_of_its_queue
     missing_dead_letter_queue_blocks_and_is_tried_again
     names_are_held_to_the_rule

@@ -4,6 +4,7 @@
 mod autostart;
 mod cases;
 mod data;
+mod disk;
 mod durability;
 mod ends;
 mod leases;

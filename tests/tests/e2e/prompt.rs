@@ -118,7 +118,7 @@ fn places_after_a_prompt(flags: &str) -> (Daemon, u64, u64) {
 fn lease_taken_at_the_prompt_is_released_at_its_end_uncounted() {
     let (daemon, ready, leased) = places_after_a_prompt("");
     assert_eq!((ready, leased), (1, 1), "the one received elsewhere stays leased");
-    assert_eq!(daemon.qctl("receive jobs --columns id,attempt").ok(), "1\t1");
+    assert_eq!(daemon.qctl("receive jobs --columns id,attempt").ok(), "1\t1\n");
 }
 
 #[test]

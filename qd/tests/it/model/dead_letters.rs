@@ -1,5 +1,7 @@
 //! What happens by itself, dead letters and redrive in the plain model.
 
+use std::collections::BTreeMap;
+
 use qd::shard::command::Redrive;
 use qd::shard::{Outcome, SETTLED_PER_RECORD_MAX};
 use qd_protocol::attributes::{DeadLetter, UNLIMITED};
@@ -18,6 +20,7 @@ impl Model {
             let retention_ms = queue.attributes.retention_ms;
             let is_due = |message: &&ModelMessage| {
                 message.lease.is_some_and(|(_, end_ms, _)| end_ms <= now_ms)
+                    || message.dead.is_some()
                     || message.due_ms.is_some_and(|due_ms| due_ms <= now_ms)
                     || message.is_over(retention_ms, now_ms)
             };
@@ -51,19 +54,68 @@ impl Model {
     }
 
     fn end_delays(&mut self, mut room: usize) -> usize {
-        while room > 0
-            && let Some((due_ms, number, id)) = self.first_by(|message| message.due_ms)
-            && due_ms <= self.now_ms
-        {
+        loop {
+            let delayed = self.first_by(|message| message.due_ms);
+            let retries = self
+                .queues
+                .iter()
+                .filter_map(|(number, queue)| queue.retry_ms.map(|due_ms| (due_ms, *number, 0)));
+            let first = retries.chain(delayed).min();
+            let Some((_, number, id)) = first.filter(|(due_ms, ..)| *due_ms <= self.now_ms) else {
+                return room;
+            };
+            if room == 0 {
+                return room;
+            }
             room -= 1;
+            if id == 0 {
+                room = self.retry_blocked(number, room);
+                continue;
+            }
             let at = self.at(number, id);
             let message = self.take(number, at);
-            match message.dead.clone() {
-                Some(reason) => self.dead_letter(number, message, reason),
-                None => self.put_back(number, message, None),
-            }
+            self.put_back(number, message, None);
         }
+    }
+
+    /// Tries blocked messages again, in turn.
+    fn retry_blocked(&mut self, number: u64, mut room: usize) -> usize {
+        let blocked = |queue: &super::ModelQueue, from: u64| {
+            let is_blocked = |m: &&ModelMessage| m.dead.is_some() && m.id >= from;
+            queue.messages.iter().find(is_blocked).map(|message| message.id)
+        };
+        let mut from = self.queues[&number].retry_from;
+        let messages = &self.queues[&number].messages;
+        let mut left = messages.iter().filter(|message| message.dead.is_some()).count();
+        let mut failed = 0;
+        while left > 0 && failed < 100 {
+            let queue = &self.queues[&number];
+            let Some(id) = blocked(queue, from).or_else(|| blocked(queue, 0)) else {
+                break;
+            };
+            if room == 0 {
+                self.retry_at(number, self.now_ms, id);
+                return 0;
+            }
+            room -= 1;
+            left -= 1;
+            from = id + 1;
+            let at = self.at(number, id);
+            let mut message = self.take(number, at);
+            let reason = message.dead.take().unwrap();
+            self.dead_letter(number, message, reason);
+            let messages = &self.queues[&number].messages;
+            failed += usize::from(messages.iter().any(|m| m.id == id && m.dead.is_some()));
+        }
+        self.retry_at(number, self.now_ms + RETRY_MS, from);
         room
+    }
+
+    pub fn retry_at(&mut self, number: u64, due_ms: u64, from: u64) {
+        let queue = self.queues.get_mut(&number).unwrap();
+        queue.retry_from = from;
+        let blocked = queue.messages.iter().any(|message| message.dead.is_some());
+        queue.retry_ms = blocked.then_some(due_ms);
     }
 
     fn end_lives(&mut self, mut room: usize) -> usize {
@@ -139,9 +191,13 @@ impl Model {
 
     /// Takes a message out of its place.
     pub fn take(&mut self, number: u64, at: usize) -> ModelMessage {
-        let mut message = self.queues.get_mut(&number).unwrap().messages.remove(at);
+        let queue = self.queues.get_mut(&number).unwrap();
+        let mut message = queue.messages.remove(at);
         message.lease = None;
         message.due_ms = None;
+        if queue.messages.iter().all(|message| message.dead.is_none()) {
+            queue.retry_ms = None;
+        }
         message
     }
 
@@ -226,7 +282,10 @@ impl Model {
         }
         let Some(target) = self.room_in_dead_letter(number, message.message.size) else {
             message.dead = Some(reason);
-            self.put_back(number, message, Some(self.now_ms + RETRY_MS));
+            self.put_back(number, message, None);
+            let due_ms = self.now_ms + RETRY_MS;
+            let queue = self.queues.get_mut(&number).unwrap();
+            queue.retry_ms = Some(queue.retry_ms.map_or(due_ms, |before| before.min(due_ms)));
             return;
         };
         let source = self.queues.get_mut(&number).unwrap();
@@ -298,6 +357,7 @@ impl Model {
             more: false,
             refusal: None,
         };
+        let mut planned: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         let first = redrive.after + 1;
         let ids = self.queues[&number].messages.iter().map(|message| message.id);
         for id in ids.filter(|id| (first..=through).contains(id)).collect::<Vec<_>>() {
@@ -314,7 +374,7 @@ impl Model {
             if !redrive.headers.iter().all(has) {
                 continue;
             }
-            match self.redrive_one(redrive, number, to.flatten(), id) {
+            match self.redrive_one(redrive, number, to.flatten(), id, &mut planned) {
                 Ok(()) => redriven.moved += 1,
                 Err(code) => {
                     redriven.skipped += 1;
@@ -336,6 +396,7 @@ impl Model {
         number: u64,
         to: Option<u64>,
         id: u64,
+        planned: &mut BTreeMap<u64, (u64, u64)>,
     ) -> Result<(), ErrorCode> {
         let find = |model: &Self| model.queues[&number].messages.iter().position(|m| m.id == id);
         let message = self.queues[&number].messages[find(self).unwrap()].clone();
@@ -348,11 +409,19 @@ impl Model {
         let size = message.message.size;
         if redrive.dry_run {
             let queue = &self.queues[&target];
-            return match (queue.is_too_large(size), queue.has_room(size)) {
-                (true, _) => Err(ErrorCode::MessageTooLarge),
-                (_, false) => Err(ErrorCode::QueueFull),
-                _ => Ok(()),
-            };
+            let (messages, bytes) = planned.entry(target).or_default();
+            let live = queue.messages.len() as u64 + *messages;
+            let used: u64 = queue.messages.iter().map(|m| m.message.size).sum::<u64>() + *bytes;
+            let Attributes { max_messages, max_bytes, overflow, .. } = queue.attributes;
+            if queue.is_too_large(size) {
+                return Err(ErrorCode::MessageTooLarge);
+            }
+            if live < max_messages && used + size <= max_bytes {
+                *messages += 1;
+                *bytes += size;
+                return Ok(());
+            }
+            return if overflow == 1 { Ok(()) } else { Err(ErrorCode::QueueFull) };
         }
         self.admit(target, size)?;
         let at = find(self).ok_or(ErrorCode::NoSuchMessage)?;

@@ -112,6 +112,7 @@ impl Run {
             Action::Reopen => {
                 // As it is when the machine fails: closing would save the state, and so what is
                 // not in it comes back from the log.
+                self.local.wait().unwrap();
                 self.storage = self.storage.copy();
                 self.local = self.storage.local();
             }

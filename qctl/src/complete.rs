@@ -1,0 +1,327 @@
+//! What may stand at the cursor of the prompt, by the grammar.
+//!
+//! Always true here: where it is not known what a value may be (a receipt, a body, a duration)
+//! nothing is offered.
+
+use clap::builder::ValueRange;
+use clap::{Arg, ArgAction, Command};
+
+use crate::verbs;
+use crate::words;
+
+/// What stands at the cursor, and what may.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// Words that may stand there, whatever stands there now.
+    pub words: Vec<String>,
+    /// Whether names of queues may.
+    pub queues: bool,
+    /// Where the part to be completed starts.
+    pub start: usize,
+    /// That part.
+    pub prefix: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// At the end of `before`.
+    pub fn at(root: &Command, before: &'a str) -> Self {
+        let start = before.rfind([' ', '\t']).map_or(0, |at| at + 1);
+        let (earlier, prefix) = before.split_at(start);
+        let nothing = Self { words: Vec::new(), queues: false, start, prefix };
+        // Inside a quote it is anybody's text.
+        let Ok(earlier) = words::split(earlier.as_bytes()) else {
+            return nothing;
+        };
+        let mut walk = Walk::new(root);
+        for word in &earlier {
+            if !walk.take(&String::from_utf8_lossy(word)) {
+                return nothing;
+            }
+        }
+        walk.asked(nothing)
+    }
+
+    /// A value of this flag or argument.
+    fn value(self, arg: &Arg, verb: &str) -> Self {
+        let listed = arg.get_value_delimiter().and_then(|comma| self.prefix.rfind(comma));
+        let asked = self.behind(listed.map_or(0, |at| at + 1));
+        let mut words: Vec<String> =
+            arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        match arg.get_id().as_str() {
+            "columns" => words = verbs::columns(verb),
+            "dead_letter" => words.push("none".to_owned()),
+            _ => {}
+        }
+        let names = arg.get_value_names().unwrap_or_default();
+        let queues = names.iter().any(|name| name == "QUEUE" || name == "PATTERN");
+        Self { words, queues, ..asked }
+    }
+
+    /// With the first bytes left as they are.
+    fn behind(self, bytes: usize) -> Self {
+        let prefix = self.prefix.get(bytes..).unwrap_or_default();
+        Self { start: self.start + bytes, prefix, ..self }
+    }
+}
+
+/// What the words so far say about the next one.
+struct Walk<'c> {
+    root: &'c Command,
+    verb: &'c Command,
+    /// A flag whose values come next.
+    flag: Option<&'c Arg>,
+    /// Arguments of the verb so far.
+    arguments: usize,
+    /// Behind `--` nothing is a flag.
+    no_flags: bool,
+    /// `help`: the next word is a verb.
+    help: bool,
+}
+
+impl<'c> Walk<'c> {
+    fn new(root: &'c Command) -> Self {
+        Self { root, verb: root, flag: None, arguments: 0, no_flags: false, help: false }
+    }
+
+    /// Takes a whole word; `false` when it is none of the grammar.
+    fn take(&mut self, word: &str) -> bool {
+        if let Some(flag) = self.flag.take()
+            && is_value(flag, word)
+        {
+            self.flag = Some(flag).filter(|flag| values(flag).max_values() > 1);
+            return true;
+        }
+        if self.no_flags || !looks_like_flag(word) {
+            return self.take_argument(word);
+        }
+        if word == "--" {
+            self.no_flags = true;
+        } else if let Some(long) = word.strip_prefix("--") {
+            self.flag = self.find(|flag| flag.get_long() == Some(long));
+        } else {
+            self.take_letters(word);
+        }
+        true
+    }
+
+    fn take_argument(&mut self, word: &str) -> bool {
+        if !self.verb.has_subcommands() {
+            self.arguments += 1;
+            return true;
+        }
+        if word == "help" {
+            self.help = true;
+            return true;
+        }
+        let found = self.verb.find_subcommand(word);
+        self.verb = found.unwrap_or(self.verb);
+        found.is_some()
+    }
+
+    /// `-0n`: the last letter may be a flag with a value; `-n5` has it.
+    fn take_letters(&mut self, word: &str) {
+        let mut letters = word.chars().skip(1);
+        while let Some(letter) = letters.next() {
+            if let Some(flag) = self.find(|flag| flag.get_short() == Some(letter)) {
+                self.flag = letters.next().is_none().then_some(flag);
+                return;
+            }
+        }
+    }
+
+    /// A flag with values, of the verb or of all verbs.
+    fn find(&self, is: impl Fn(&Arg) -> bool) -> Option<&'c Arg> {
+        let (own, all) = (self.verb.get_arguments(), self.root.get_arguments());
+        let mut flags = own.chain(all.filter(|flag| flag.is_global_set()));
+        flags.find(|flag| is(flag) && flag.get_action().takes_values())
+    }
+
+    /// What may come next.
+    fn asked<'a>(&self, asked: Asked<'a>) -> Asked<'a> {
+        let verb = self.verb.get_name();
+        if let Some(flag) = self.flag
+            && is_value(flag, asked.prefix)
+        {
+            return asked.value(flag, verb);
+        }
+        if !self.no_flags && asked.prefix.starts_with('-') {
+            let Some((long, _)) = asked.prefix.split_once('=') else {
+                return Asked { words: self.flags(), ..asked };
+            };
+            let flag = self.find(|flag| flag.get_long() == long.strip_prefix("--"));
+            return match flag {
+                Some(flag) => asked.behind(long.len() + 1).value(flag, verb),
+                None => asked,
+            };
+        }
+        if self.help || self.verb.has_subcommands() {
+            return Asked { words: self.verbs(), ..asked };
+        }
+        let mut arguments = self.verb.get_positionals();
+        let next = arguments.nth(self.arguments).or_else(|| {
+            let last = self.verb.get_positionals().last();
+            last.filter(|last| matches!(last.get_action(), ArgAction::Append))
+        });
+        match next {
+            Some(argument) => asked.value(argument, verb),
+            None => asked,
+        }
+    }
+
+    fn verbs(&self) -> Vec<String> {
+        let verbs = self.verb.get_subcommands().map(Command::get_name);
+        let more: &[&str] =
+            if self.verb.get_name() == self.root.get_name() { &["help", "exit"] } else { &[] };
+        verbs.chain(more.iter().copied()).map(str::to_owned).collect()
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let (own, all) = (self.verb.get_arguments(), self.root.get_arguments());
+        // Those of the root that are not for all verbs are for the command line.
+        let own =
+            own.filter(|flag| self.verb.get_name() != self.root.get_name() || flag.is_global_set());
+        let all = all.filter(|flag| flag.is_global_set());
+        let mut flags: Vec<String> = own
+            .chain(all)
+            .filter(|flag| !flag.is_hide_set())
+            .filter_map(Arg::get_long)
+            .chain(["help"])
+            .map(|long| format!("--{long}"))
+            .collect();
+        flags.sort_unstable();
+        flags.dedup();
+        flags
+    }
+}
+
+fn looks_like_flag(word: &str) -> bool {
+    word.len() > 1 && word.starts_with('-')
+}
+
+/// How many values a flag takes.
+fn values(flag: &Arg) -> ValueRange {
+    flag.get_num_args().unwrap_or_default()
+}
+
+/// Whether a word behind a flag is a value of it, and not the next flag.
+fn is_value(flag: &Arg, word: &str) -> bool {
+    let range = values(flag);
+    range.min_values() == range.max_values() || !looks_like_flag(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::command;
+
+    /// Words offered, whether queues are, and the part that is completed.
+    fn asked(line: &str) -> (Vec<String>, bool, String) {
+        let command = command();
+        let asked = Asked::at(&command, line);
+        assert_eq!(asked.start + asked.prefix.len(), line.len(), "{line}");
+        let prefix = asked.prefix.to_owned();
+        (
+            asked.words.into_iter().filter(|word| word.starts_with(&prefix)).collect(),
+            asked.queues,
+            prefix,
+        )
+    }
+
+    fn is(line: &str, words: &[&str]) {
+        let found = asked(line);
+        assert_eq!(
+            (found.0.iter().map(String::as_str).collect::<Vec<_>>(), found.1),
+            (words.to_vec(), false),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn verbs_and_their_actions_are_offered() {
+        is("rec", &["receive"]);
+        is("-o json rec", &["receive"]);
+        is("help se", &["send", "server"]);
+        is("ex", &["extend", "exit"]);
+        is("server ", &["stop"]);
+        is("bench mi", &["mixed"]);
+        is("completions z", &["zsh"]);
+        assert!(asked("").0.len() > 15);
+    }
+
+    #[test]
+    fn queues_are_offered_where_a_queue_belongs_and_nowhere_else() {
+        for (line, prefix) in [
+            ("send jo", "jo"),
+            ("receive a,b", "b"),
+            ("drop a b", "b"),
+            ("list j", "j"),
+            ("redrive jobs.d", "jobs.d"),
+            ("redrive jobs.dead --to ", ""),
+            ("redrive jobs.dead --to=o", "o"),
+            ("bench send --queue j", "j"),
+            ("-o json info j", "j"),
+            ("receive -n 5 j", "j"),
+            ("receive -n5 j", "j"),
+            ("receive --ack j", "j"),
+            ("delete --id 1 -- j", "j"),
+        ] {
+            assert_eq!(asked(line), (Vec::new(), true, prefix.to_owned()), "{line}");
+        }
+        for line in [
+            "send jobs ",
+            "send jobs a ",
+            "send 'jobs ",
+            "delete jobs ",
+            "delete jobs R ",
+            "delete jobs --id ",
+            "delete jobs --id 1 ",
+            "info jobs ",
+            "nonsense ",
+            "create jobs --retry-delay 1s,",
+            "receive jobs --wait ",
+            "receive jobs -n ",
+            "ping ",
+        ] {
+            is(line, &[]);
+        }
+    }
+
+    #[test]
+    fn values_that_are_known_are_offered() {
+        is("create jobs --overflow ", &["reject", "drop-oldest"]);
+        is("create jobs --overflow=d", &["drop-oldest"]);
+        is("update jobs --dead-letter-expired ", &["true", "false"]);
+        is("list -o ", &["table", "plain", "json", "jsonl"]);
+        is("list --output j", &["json", "jsonl"]);
+        is(
+            "list --columns name,dead_letter_",
+            &["dead_letter_expired", "dead_letter_overflow", "dead_letter_blocked"],
+        );
+        is("receive jobs --columns=id,bo", &["body"]);
+        is("server stop --columns ", &["server", "stopped"]);
+        assert_eq!(
+            asked("update jobs --dead-letter "),
+            (vec!["none".to_owned()], true, String::new())
+        );
+    }
+
+    #[test]
+    fn flags_of_the_verb_and_global_ones_are_offered() {
+        is("send jobs --l", &["--lines"]);
+        is("send jobs --ou", &["--output"]);
+        is("send jobs -- --l", &[]);
+        is("create jobs --dead-letter-expired --or", &["--or-update"]);
+        is("reject jobs --rea", &["--reason"]);
+        is("send --ack", &[]);
+        is("--keep", &[]);
+        assert!(asked("ping --").0.contains(&"--help".to_owned()));
+    }
+
+    #[test]
+    fn columns_of_every_verb_with_records_are_known() {
+        for verb in command().get_subcommands().map(Command::get_name) {
+            let none = ["server", "bench", "demo", "completions"].contains(&verb);
+            assert_eq!(verbs::columns(verb).is_empty(), none, "{verb}");
+        }
+    }
+}

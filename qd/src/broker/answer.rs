@@ -7,7 +7,7 @@ use qd_protocol::verbs::{
     Created, Dropped, Extended, Listed, Pong, Received, Redriven, Sent, SentRun, Settled,
     ShuttingDown, Updated, Welcome,
 };
-use qd_protocol::{ErrorCode, QueueDescription, Refusal};
+use qd_protocol::{QueueDescription, Refusal};
 
 use crate::shard::Outcome;
 
@@ -95,8 +95,6 @@ impl From<Outcome> for Answer {
             Outcome::Updated(changed) => Self::Update(Updated { changed }),
             Outcome::Redriven(redriven) => Self::Redrive(redriven),
             Outcome::Refused(refusal) => Self::Refused(refusal),
-            // Only receives are deferred, and the engine tries those again.
-            Outcome::Deferred => Self::Refused(ErrorCode::Internal.refuse("deferred")),
         }
     }
 }

@@ -25,9 +25,6 @@ pub enum Outcome {
     Redriven(Redriven),
     /// Nothing was done.
     Refused(Refusal),
-    /// Nothing was done: of a receive, because its record has delivered as much as one may. It is
-    /// to be tried again with the next record.
-    Deferred,
 }
 
 /// What a receive settled and delivered.

@@ -335,7 +335,7 @@ fn encode_answer(outcome: &Outcome) -> Option<Bytes> {
             out.put_u8(8);
             redriven.encode(&mut out);
         }
-        Outcome::Refused(_) | Outcome::Deferred => return None,
+        Outcome::Refused(_) => return None,
     }
     Some(out.freeze())
 }

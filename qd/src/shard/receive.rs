@@ -43,8 +43,12 @@ impl Room {
 
     /// Takes a message of `size` if it fits.
     fn take(&mut self, size: u64) -> bool {
+        // What its queue may not give is in nobody's way.
+        if self.of_queue == 0 {
+            return false;
+        }
         self.full |= self.messages == 0 || (self.any && self.used + size > self.bytes);
-        if self.full || self.of_queue == 0 {
+        if self.full {
             return false;
         }
         self.messages -= 1;

@@ -160,8 +160,6 @@ impl Engine {
 
     pub(super) fn answer_take(&mut self, mut take: Take, outcome: Outcome) {
         match outcome {
-            // It has done nothing yet, so it was not cancelled either.
-            Outcome::Deferred => self.waiters.wake(take),
             Outcome::Received(received) if received.messages.is_empty() => {
                 if take.cancelled {
                     self.leave(&take);

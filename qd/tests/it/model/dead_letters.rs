@@ -43,12 +43,20 @@ impl Model {
 
     fn end_leases(&mut self, mut room: usize) -> usize {
         while room > 0
-            && let Some((number, id)) = self.first_lease_over()
+            && let Some((number, lease)) = self.first_lease_over()
         {
-            room -= 1;
-            let at = self.at(number, id);
-            let message = self.take(number, at);
-            self.come_back(number, message, None);
+            // All of it that is over, whenever each was.
+            let now_ms = self.now_ms;
+            let is_over = |message: &ModelMessage| {
+                message.lease.is_some_and(|(of, end_ms, _)| of == lease && end_ms <= now_ms)
+            };
+            while room > 0
+                && let Some(at) = self.queues[&number].messages.iter().position(is_over)
+            {
+                room -= 1;
+                let message = self.take(number, at);
+                self.come_back(number, message, None);
+            }
         }
         room
     }
@@ -156,10 +164,10 @@ impl Model {
         room
     }
 
-    /// The first message, by the end of its lease as a whole, whose lease is over.
+    /// The first lease, by when the first of its messages was over, that is.
     fn first_lease_over(&self) -> Option<(u64, u64)> {
         let now_ms = self.now_ms;
-        let mut found: Option<(u64, u64, u64, u64)> = None;
+        let mut found: Option<(u64, u64, u64)> = None;
         for (number, queue) in &self.queues {
             for message in &queue.messages {
                 let Some((lease, end_ms, _)) = message.lease.filter(|(_, end, _)| *end <= now_ms)
@@ -169,11 +177,11 @@ impl Model {
                 let same = |other: &&ModelMessage| other.lease.is_some_and(|l| l.0 == lease);
                 let ends = queue.messages.iter().filter(same).filter_map(|m| m.lease);
                 let first_ms = ends.map(|(_, end, _)| end).min().unwrap_or(end_ms);
-                let key = (first_ms, *number, lease, message.id);
+                let key = (first_ms, *number, lease);
                 found = Some(found.map_or(key, |other| other.min(key)));
             }
         }
-        found.map(|(_, number, _, id)| (number, id))
+        found.map(|(_, number, lease)| (number, lease))
     }
 
     /// The first message by a time and then by queue and id.

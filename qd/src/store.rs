@@ -10,6 +10,7 @@
 //!   [`chunk`], [`marks`] and [`lease`].
 
 pub mod chunk;
+mod graves;
 pub mod lease;
 pub mod marks;
 mod scan;

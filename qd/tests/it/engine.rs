@@ -428,3 +428,36 @@ fn connections_that_do_not_read_get_less_when_all_together_have_much_to_read() {
     assert!(left > 3_200 - 2_600, "{left} left");
     drop(clients);
 }
+
+#[test]
+fn wall_clock_that_jumps_neither_ends_leases_nor_freezes_delays() {
+    for hours in [1i8, -1] {
+        let mut rig = Rig::new();
+        let mut client = rig.connect();
+        let later = SendEntry { due: Some(Due::After(40_000)), ..SendEntry::new("later") };
+        let send_later = verbs::Send { queue: name("b"), entries: vec![later] };
+        rig.submit(&client, 1, None, send("a", &["leased"]));
+        rig.submit(&client, 2, None, Work::send(send_later).unwrap());
+        rig.submit(&client, 3, None, receive("a", 0, |_| ()));
+        rig.start();
+        let answers = (0..3).map(|_| rig.answer(&mut client).0).collect::<BTreeSet<_>>();
+        assert_eq!(answers.len(), 3);
+        rig.clock.lock().unwrap().wall = Duration::from_secs(1_000)
+            .saturating_add(Duration::from_secs(if hours > 0 { 3_600 } else { 0 }))
+            .saturating_sub(Duration::from_secs(if hours < 0 { 900 } else { 0 }));
+        // The lease of 30 s goes on, the message is in one place and comes back once.
+        rig.pass(20_000);
+        assert_eq!(rig.ready("a"), 0, "{hours}");
+        rig.submit(&client, 4, None, receive("a", 60_000, |_| ()));
+        rig.submit(&client, 5, None, receive("b", 60_000, |_| ()));
+        assert_eq!(rig.ready("a"), 0, "{hours}");
+        rig.pass(25_000);
+        let mut bodies = Vec::new();
+        for _ in 0..2 {
+            bodies.extend(rig.bodies(&mut client));
+        }
+        bodies.sort();
+        assert_eq!(bodies, ["later", "leased"], "{hours}");
+        assert_eq!((rig.ready("a"), rig.ready("b")), (0, 0), "{hours}");
+    }
+}

@@ -67,7 +67,7 @@ pub enum LogError {
     },
     /// What was on disk is not there any more.
     #[error(
-        "log: {file} is damaged at offset {offset}: {what}. Records behind this place were answered, so qd does not go on without them. Restore the data directory from a copy, or, to go on with what is left, move the log directory away and accept that loss"
+        "log: {file} is damaged at offset {offset}: {what}. Records behind this place were answered, so qd does not go on without them. Restore the data directory, state and log together, from a copy"
     )]
     Damaged {
         /// The file.

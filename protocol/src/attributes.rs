@@ -169,6 +169,14 @@ attributes! {
     /// What happens to a message that comes when the queue is full: [`OVERFLOW_REJECT`] or
     /// [`OVERFLOW_DROP_OLDEST`].
     overflow: u64 = 13, "overflow", OVERFLOW_REJECT, OVERFLOW_REJECT, OVERFLOW_DROP_OLDEST, false, Overflow;
+    /// Whether the messages of a group are delivered strictly in their order, and are held by one
+    /// lease at a time. Changes only while the queue is empty.
+    ordered: bool = 14, "ordered", false, 0, 1, false, Flag;
+    /// How long after a message with a dedup id another one with the same id is a duplicate; 0, for
+    /// no time, to 14 days. A change is for messages sent from then on.
+    dedup_window_ms: u64 = 15, "dedup-window", 300_000, 0, DEDUP_WINDOW_MS_MAX, false, Milliseconds;
+    /// Whether deliveries are stopped: a receive finds nothing.
+    paused: bool = 16, "paused", false, 0, 1, false, Flag;
 }
 
 /// Most members of an attribute that is a list.
@@ -191,6 +199,9 @@ pub const VISIBILITY_TIMEOUT_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// Longest delay of a queue, of a message and of a release, longest retention and longest time to
 /// live: 100 years of 365 days.
 pub const DELAY_MS_MAX: u64 = 100 * 365 * 24 * 3_600_000;
+
+/// Longest dedup window: 14 days.
+pub const DEDUP_WINDOW_MS_MAX: u64 = 14 * 24 * 3_600_000;
 
 /// Declares the statistics once: field, tag on the wire, name in JSON.
 macro_rules! statistics {
@@ -243,7 +254,7 @@ statistics! {
     sent = 6;
     /// Deliveries since the queue was created, repeated ones included.
     received = 7;
-    /// Messages deleted by a consumer, or discarded.
+    /// Messages deleted by a consumer, discarded or purged.
     deleted = 8;
     /// Messages removed because their time was over.
     expired = 9;
@@ -259,6 +270,8 @@ statistics! {
     dead_letter_blocked = 13;
     /// Messages that `redrive` moved out of this queue.
     redriven = 14;
+    /// Messages that were not taken because one with their dedup id was there before.
+    duplicates = 15;
 }
 
 /// A queue as `list` and `describe` show it.

@@ -111,7 +111,7 @@ error_codes! {
     NoSuchQueue = 10, "no_such_queue", Gone, false;
     /// The queue exists with other attributes.
     QueueExists = 11, "queue_exists", FixRequest, false;
-    /// The queue holds messages and the drop asked for an empty one.
+    /// The queue holds messages, and what was asked for can only be done to an empty one.
     QueueNotEmpty = 12, "queue_not_empty", FixRequest, false;
     /// The value of an attribute, or of a time in the request, is outside its range.
     AttributeOutOfRange = 13, "attribute_out_of_range", FixRequest, false;
@@ -119,6 +119,8 @@ error_codes! {
     QueueDropped = 14, "queue_dropped", Gone, false;
     /// Attributes contradict each other, or dead-letter queues would lead round in a circle.
     AttributesConflict = 15, "attributes_conflict", FixRequest, false;
+    /// What is to be done in one step spans queues that live on different shards.
+    DifferentShards = 16, "different_shards", FixRequest, false;
     /// `max-messages` or `max-bytes` is reached.
     QueueFull = 20, "queue_full", LimitReached, true;
     /// The message is over the queue's `max-message-size` or `max-bytes`.
@@ -133,6 +135,8 @@ error_codes! {
     MessageLeased = 25, "message_leased", TryAgain, true;
     /// The queue has no dead-letter queue: delete or release the message.
     NoDeadLetter = 26, "no_dead_letter", FixRequest, false;
+    /// A message for an ordered queue has a priority of its own.
+    PriorityOnOrdered = 27, "priority_on_ordered", FixRequest, false;
     /// The lease of this receipt is over; the message may be with somebody else.
     ReceiptExpired = 30, "receipt_expired", Gone, false;
     /// No lease ever had this receipt.

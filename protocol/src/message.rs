@@ -1,10 +1,12 @@
-//! Parts of a message: body, headers, and where a dead letter came from.
+//! Parts of a message: body, headers, its place in the order, and where a dead letter came from.
 
 mod dead_letter;
+mod properties;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub use dead_letter::{DeadLettered, Reason, without_dead_letters};
+pub use properties::{Properties, TEXT_BYTES_MAX};
 
 use crate::wire::{DecodeError, Reader, put_field, utf8};
 

@@ -43,7 +43,7 @@ pub use peer::{Peer, Reply};
 pub use space::Space;
 pub use work::Work;
 
-use crate::shard::{Command, Origin};
+use crate::shard::Origin;
 
 /// Most bytes of requests that wait for the engine or are in its hands: 64 MiB.
 pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
@@ -159,10 +159,11 @@ impl Broker {
 
     /// Hands a request of `bytes` to the engine, waiting for room in the mailbox.
     pub async fn submit(&self, job: Job, bytes: usize) {
-        if let (Some(space), Work::Change(opcode, Command::Send(_))) = (&self.space, &job.work)
+        if let (Some(space), true) = (&self.space, job.work.sends())
             && let Err(refusal) = space.check()
         {
-            job.peer.reply(job.correlation, *opcode, Answer::Refused(refusal), job.slot);
+            let opcode = job.work.opcode();
+            job.peer.reply(job.correlation, opcode, Answer::Refused(refusal), job.slot);
             return;
         }
         let Some(permit) = self.room_for(bytes).await else {

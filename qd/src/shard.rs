@@ -21,11 +21,13 @@ mod expiry;
 pub mod outcome;
 mod place;
 mod producers;
+mod purge;
 mod queue;
 mod receive;
 mod redrive;
 mod send;
 mod settle;
+mod transact;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -301,6 +303,8 @@ impl Step<'_, '_> {
             Command::ById(by_id) => self.by_id(by_id),
             Command::Update(update) => self.update(update),
             Command::Redrive(redrive) => self.redrive(redrive),
+            Command::Purge(purge) => self.purge(purge),
+            Command::Transact(transact) => self.transact(transact),
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use super::{Verb, hello::skip_fields};
 use crate::attributes::{AttributeChanges, queue_name};
 use crate::name::QueueName;
-use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
+use crate::wire::{DecodeError, Payload, Reader, put_field, put_string, utf8};
 
 /// What to do when the queue exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct Create {
     pub if_exists: IfExists,
     /// Attributes that differ from their defaults.
     pub attributes: AttributeChanges,
+    /// A queue that must exist and on whose shard this one is made, so that atomic steps can span
+    /// both.
+    pub with: Option<QueueName>,
 }
 
 /// The queue is there.
@@ -43,6 +46,7 @@ impl Verb for Create {
 }
 
 const FIELD_ATTRIBUTES: u8 = 1;
+const FIELD_WITH: u8 = 2;
 
 impl Payload for Create {
     fn encode(&self, out: &mut BytesMut) {
@@ -53,6 +57,9 @@ impl Payload for Create {
             IfExists::Update => 2,
         });
         put_field(out, FIELD_ATTRIBUTES, |out| self.attributes.encode(out));
+        if let Some(with) = &self.with {
+            put_field(out, FIELD_WITH, |out| out.put_slice(with.as_str().as_bytes()));
+        }
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
@@ -65,13 +72,20 @@ impl Payload for Create {
                 return Err(DecodeError::value("if-exists mode", format!("{other} is not 0 to 2")));
             }
         };
-        let mut attributes = AttributeChanges::default();
+        let (mut attributes, mut with) = (AttributeChanges::default(), None);
         while let Some((tag, mut value)) = input.field()? {
-            if tag == FIELD_ATTRIBUTES {
-                attributes = AttributeChanges::decode(&mut value)?;
+            match tag {
+                FIELD_ATTRIBUTES => attributes = AttributeChanges::decode(&mut value)?,
+                FIELD_WITH => {
+                    let name = QueueName::new(utf8("queue to be with", &value.rest())?).map_err(
+                        |error| DecodeError::value("queue to be with", error.to_string()),
+                    )?;
+                    with = Some(name);
+                }
+                _ => {}
             }
         }
-        Ok(Self { queue, if_exists, attributes })
+        Ok(Self { queue, if_exists, attributes, with })
     }
 }
 

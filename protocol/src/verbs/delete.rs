@@ -67,14 +67,26 @@ impl Verb for Delete {
 
 impl Payload for Delete {
     fn encode(&self, out: &mut BytesMut) {
+        self.put(out);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let delete = Self::read(input)?;
+        skip_fields(input)?;
+        Ok(delete)
+    }
+}
+
+impl Delete {
+    /// Appends queue and receipts.
+    pub(super) fn put(&self, out: &mut BytesMut) {
         put_string(out, self.queue.as_str());
         put_receipts(out, &self.receipts);
     }
 
-    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
-        let delete = Self { queue: queue_name(input)?, receipts: read_receipts(input)? };
-        skip_fields(input)?;
-        Ok(delete)
+    /// Reads queue and receipts.
+    pub(super) fn read(input: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { queue: queue_name(input)?, receipts: read_receipts(input)? })
     }
 }
 

@@ -20,7 +20,7 @@ use super::send::read_fields;
 use super::{Verb, hello::skip_fields};
 use crate::BATCH_ENTRIES_MAX;
 use crate::attributes::queue_name;
-use crate::message::{Body, DeadLettered, Headers};
+use crate::message::{Body, DeadLettered, Headers, Properties};
 use crate::name::QueueName;
 use crate::receipt::{RECEIPT_BYTES, Receipt};
 use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
@@ -84,6 +84,11 @@ impl ReceivedMessage {
     /// The headers.
     pub fn headers(&self) -> Result<Headers, DecodeError> {
         read_fields(&mut Reader::new(self.fields.clone()))
+    }
+
+    /// Priority, group and dedup id.
+    pub fn properties(&self) -> Result<Properties, DecodeError> {
+        Properties::of(&self.fields)
     }
 
     /// Of a dead letter, where it came from and why; of one that was a dead letter several times

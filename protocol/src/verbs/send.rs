@@ -4,10 +4,12 @@
 //! request: queue, u32 count, entries
 //! entry:   u32 body length, u32 CRC-32C of the body, u32 length of optional fields,
 //!          optional fields (1 one header; 2 delay in ms (u64); 3 not visible before (u64 ms
-//!          since 1970 UTC); of 2 and 3 the last one counts; 4 time to live in ms (u64)), body
+//!          since 1970 UTC); of 2 and 3 the last one counts; 4 time to live in ms (u64);
+//!          5 priority (u8); 6 group; 7 dedup id; 8 unique (empty)), body
 //! answer:  u32 count of runs, runs
 //! run:     u32 entries, u8 0, u64 id of the first, the others follow one by one; or
-//!          u32 entries, u8 1, u32 length, refusal
+//!          u32 entries, u8 1, u32 length, refusal; or
+//!          u32 entries, u8 2, u64 id of the message that all of them are duplicates of
 //! ```
 //!
 //! The entries are taken or refused one by one, in order; ids of one request rise.
@@ -18,7 +20,7 @@ use super::{Verb, hello::skip_fields};
 use crate::BATCH_ENTRIES_MAX;
 use crate::attributes::queue_name;
 use crate::error::{ErrorCode, Refusal};
-use crate::message::{Body, FIELD_HEADER, Headers};
+use crate::message::{Body, FIELD_HEADER, Headers, Properties};
 use crate::name::QueueName;
 use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
 
@@ -47,6 +49,11 @@ pub struct SendEntry {
     /// lease is over. 1 ms to [`crate::attributes::DELAY_MS_MAX`]; `None`: only by the queue's
     /// retention.
     pub ttl_ms: Option<u64>,
+    /// Its place in the order, and its dedup id.
+    pub properties: Properties,
+    /// It is a duplicate while a message with its dedup id is live, however long that is, instead of
+    /// within the queue's dedup window. Needs a dedup id.
+    pub unique: bool,
 }
 
 /// When a message becomes visible.
@@ -63,13 +70,29 @@ pub enum Due {
 const FIELD_DELAY: u8 = 2;
 const FIELD_NOT_BEFORE: u8 = 3;
 const FIELD_TTL: u8 = 4;
+const FIELD_UNIQUE: u8 = 8;
 /// Bytes of an optional field whose value is a `u64`.
 const NUMBER_FIELD_BYTES: usize = 13;
 
 impl SendEntry {
     /// A message without headers that becomes visible after the queue's own delay.
     pub fn new(body: impl Into<bytes::Bytes>) -> Self {
-        Self { body: Body::new(body), headers: Headers::default(), due: None, ttl_ms: None }
+        Self {
+            body: Body::new(body),
+            headers: Headers::default(),
+            due: None,
+            ttl_ms: None,
+            properties: Properties::default(),
+            unique: false,
+        }
+    }
+
+    /// The optional fields that are stored with the message.
+    pub fn stored_fields(&self) -> bytes::Bytes {
+        let mut out = BytesMut::new();
+        self.headers.put_fields(FIELD_HEADER, &mut out);
+        self.properties.put_fields(&mut out);
+        out.freeze()
     }
 
     /// Bytes of body and headers, which count towards sizes and limits.
@@ -86,7 +109,8 @@ impl SendEntry {
         // An optional field has 5 bytes before its value, a header's value 2 before its key.
         let headers = self.headers.size() + self.headers.0.len() * 7;
         let numbers = usize::from(self.due.is_some()) + usize::from(self.ttl_ms.is_some());
-        headers + numbers * NUMBER_FIELD_BYTES
+        let unique = if self.unique { 5 } else { 0 };
+        headers + numbers * NUMBER_FIELD_BYTES + self.properties.fields_bytes() + unique
     }
 
     /// What is wrong with the entry whatever the queue: damaged on the way, or too many headers.
@@ -100,6 +124,11 @@ impl SendEntry {
                 headers as u64,
                 maximum,
             ));
+        }
+        self.properties.check()?;
+        if self.unique && self.properties.dedup_id.is_none() {
+            let text = "unique needs a dedup id";
+            return Err(ErrorCode::MalformedRequest.refuse(text));
         }
         if !self.body.is_intact() {
             let text = "the body does not have the CRC-32C that came with it";
@@ -126,6 +155,13 @@ pub enum SentRun {
         /// Entries.
         count: u32,
     },
+    /// Not stored: a message with their dedup id was there before.
+    Duplicate {
+        /// Id of that message.
+        id: u64,
+        /// Entries.
+        count: u32,
+    },
     /// Refused, all for the same reason.
     Refused {
         /// Why.
@@ -135,15 +171,31 @@ pub enum SentRun {
     },
 }
 
+/// A message that is in the queue, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id.
+    pub id: u64,
+    /// It was there before.
+    pub duplicate: bool,
+}
+
 impl Sent {
     /// One result an entry, in order.
-    pub fn entries(&self) -> impl Iterator<Item = Result<u64, &Refusal>> {
+    pub fn entries(&self) -> impl Iterator<Item = Result<Stored, &Refusal>> {
         self.runs.iter().flat_map(|run| {
-            let (count, first, refusal) = match run {
-                SentRun::Stored { first, count } => (*count, *first, None),
-                SentRun::Refused { refusal, count } => (*count, 0, Some(&**refusal)),
+            let count = match run {
+                SentRun::Stored { count, .. }
+                | SentRun::Duplicate { count, .. }
+                | SentRun::Refused { count, .. } => *count,
             };
-            (0..u64::from(count)).map(move |at| refusal.map_or(Ok(first.wrapping_add(at)), Err))
+            (0..u64::from(count)).map(move |at| match run {
+                SentRun::Stored { first, .. } => {
+                    Ok(Stored { id: first.wrapping_add(at), duplicate: false })
+                }
+                SentRun::Duplicate { id, .. } => Ok(Stored { id: *id, duplicate: true }),
+                SentRun::Refused { refusal, .. } => Err(&**refusal),
+            })
         })
     }
 }
@@ -158,6 +210,19 @@ impl Payload for Send {
     fn encode(&self, out: &mut BytesMut) {
         let entries: usize = self.entries.iter().map(SendEntry::encoded_bytes).sum();
         out.reserve(self.queue.as_str().len() + 6 + entries);
+        self.put(out);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let send = Self::read(input)?;
+        skip_fields(input)?;
+        Ok(send)
+    }
+}
+
+impl Send {
+    /// Appends queue, count and entries.
+    pub(super) fn put(&self, out: &mut BytesMut) {
         put_string(out, self.queue.as_str());
         out.put_u32_le(self.entries.len() as u32);
         for entry in &self.entries {
@@ -165,14 +230,14 @@ impl Payload for Send {
         }
     }
 
-    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads queue, count and entries.
+    pub(super) fn read(input: &mut Reader) -> Result<Self, DecodeError> {
         let queue = queue_name(input)?;
         let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of entries", ENTRY_BYTES)?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
             entries.push(SendEntry::decode(input)?);
         }
-        skip_fields(input)?;
         Ok(Self { queue, entries })
     }
 }
@@ -191,6 +256,10 @@ impl Payload for SendEntry {
         if let Some(ms) = self.ttl_ms {
             put_field(out, FIELD_TTL, |out| out.put_u64_le(ms));
         }
+        self.properties.put_fields(out);
+        if self.unique {
+            put_field(out, FIELD_UNIQUE, |_| ());
+        }
         out.put_slice(&self.body.bytes);
     }
 
@@ -200,17 +269,19 @@ impl Payload for SendEntry {
         let fields_bytes = input.u32("length of optional fields")? as usize;
         let mut fields = Reader::new(input.bytes("optional fields", fields_bytes)?);
         let (mut headers, mut due, mut ttl_ms) = (Headers::default(), None, None);
+        let (mut properties, mut unique) = (Properties::default(), false);
         while let Some((tag, mut value)) = fields.field()? {
             match tag {
                 FIELD_HEADER => headers.read_field(&mut value)?,
                 FIELD_DELAY => due = Some(Due::After(value.u64("delay")?)),
                 FIELD_NOT_BEFORE => due = Some(Due::At(value.u64("not visible before")?)),
                 FIELD_TTL => ttl_ms = Some(value.u64("time to live")?),
-                _ => {}
+                FIELD_UNIQUE => unique = true,
+                tag => properties.read_field(tag, &mut value)?,
             }
         }
         let bytes = input.bytes("body", body_bytes)?;
-        Ok(Self { body: Body { bytes, crc }, headers, due, ttl_ms })
+        Ok(Self { body: Body { bytes, crc }, headers, due, ttl_ms, properties, unique })
     }
 }
 
@@ -227,6 +298,19 @@ pub(super) fn read_fields(fields: &mut Reader) -> Result<Headers, DecodeError> {
 
 impl Payload for Sent {
     fn encode(&self, out: &mut BytesMut) {
+        self.put(out);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let sent = Self::read(input)?;
+        skip_fields(input)?;
+        Ok(sent)
+    }
+}
+
+impl Sent {
+    /// Appends count and runs.
+    pub(super) fn put(&self, out: &mut BytesMut) {
         out.put_u32_le(self.runs.len() as u32);
         for run in &self.runs {
             match run {
@@ -234,6 +318,11 @@ impl Payload for Sent {
                     out.put_u32_le(*count);
                     out.put_u8(0);
                     out.put_u64_le(*first);
+                }
+                SentRun::Duplicate { id, count } => {
+                    out.put_u32_le(*count);
+                    out.put_u8(2);
+                    out.put_u64_le(*id);
                 }
                 SentRun::Refused { refusal, count } => {
                     out.put_u32_le(*count);
@@ -244,7 +333,8 @@ impl Payload for Sent {
         }
     }
 
-    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads count and runs.
+    pub(super) fn read(input: &mut Reader) -> Result<Self, DecodeError> {
         let count = input.count_up_to(BATCH_ENTRIES_MAX, "number of runs", 5)?;
         let mut runs = Vec::with_capacity(count);
         for _ in 0..count {
@@ -252,15 +342,15 @@ impl Payload for Sent {
             runs.push(match input.u8("kind of run")? {
                 0 => SentRun::Stored { first: input.u64("first id")?, count },
                 1 => SentRun::Refused { refusal: Box::new(read_refusal(input)?), count },
+                2 => SentRun::Duplicate { id: input.u64("id of the original")?, count },
                 other => {
                     return Err(DecodeError::value(
                         "kind of run",
-                        format!("{other} is not 0 or 1"),
+                        format!("{other} is not 0 to 2"),
                     ));
                 }
             });
         }
-        skip_fields(input)?;
         Ok(Self { runs })
     }
 }

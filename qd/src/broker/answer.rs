@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use qd_protocol::request::{put_answer, put_refusal};
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::{
-    Created, Dropped, Extended, Listed, Pong, Received, Redriven, Sent, SentRun, Settled,
-    ShuttingDown, Updated, Welcome,
+    Created, Dropped, Extended, Listed, Peeked, Pong, Purged, Received, Redriven, Sent, SentRun,
+    Settled, ShuttingDown, Transacted, Updated, Welcome,
 };
 use qd_protocol::{QueueDescription, Refusal};
 
@@ -39,7 +39,8 @@ macro_rules! answers {
 answers! {
     Hello(Welcome), Ping(Pong), Shutdown(ShuttingDown), Create(Created), Drop(Dropped),
     Describe(QueueDescription), List(Listed), Send(Sent), Receive(Received),
-    Update(Updated), Extend(Extended), Settle(Settled), Redrive(Redriven)
+    Update(Updated), Extend(Extended), Settle(Settled), Redrive(Redriven), Peek(Peeked),
+    Purge(Purged), Transact(Transacted)
 }
 
 impl Answer {
@@ -55,6 +56,15 @@ impl Answer {
             }
             Self::List(listed) => listed.queues.len() * 1_024,
             Self::Send(sent) => sent.runs.iter().map(sent_bytes).sum(),
+            Self::Transact(transacted) => {
+                transacted.sent.iter().flat_map(|sent| &sent.runs).map(sent_bytes).sum()
+            }
+            Self::Peek(peeked) => {
+                let message = |message: &qd_protocol::verbs::PeekedMessage| {
+                    message.body.bytes.len() + message.fields.len() + 128
+                };
+                peeked.messages.iter().map(message).sum()
+            }
             Self::Settle(settled) => statuses_bytes(&settled.statuses),
             Self::Extend(extended) => {
                 statuses_bytes(&extended.statuses) + extended.lease_until_ms.len() * 8
@@ -74,7 +84,7 @@ fn statuses_bytes(statuses: &Statuses) -> usize {
 
 fn sent_bytes(run: &SentRun) -> usize {
     match run {
-        SentRun::Stored { .. } => 32,
+        SentRun::Stored { .. } | SentRun::Duplicate { .. } => 32,
         SentRun::Refused { .. } => 32 + REFUSAL_BYTES,
     }
 }
@@ -94,6 +104,8 @@ impl From<Outcome> for Answer {
             }
             Outcome::Updated(changed) => Self::Update(Updated { changed }),
             Outcome::Redriven(redriven) => Self::Redrive(redriven),
+            Outcome::Purged(purged) => Self::Purge(purged),
+            Outcome::Transacted(sent) => Self::Transact(Transacted { sent }),
             Outcome::Refused(refusal) => Self::Refused(refusal),
         }
     }

@@ -161,7 +161,7 @@ impl Engine {
 
     fn take_in(&mut self, mail: Mail, batch: &mut Batch) -> Result<()> {
         match mail {
-            Mail::Job(job, permit) if matches!(job.work, Work::Describe(_) | Work::List(_)) => {
+            Mail::Job(job, permit) if job.work.is_read() => {
                 batch.hold(None);
                 self.reads.push(*job, permit);
             }
@@ -191,7 +191,7 @@ impl Engine {
         let Job { peer, correlation, slot, origin, work } = job;
         match work {
             // `take_in` has put those elsewhere.
-            Work::Describe(_) | Work::List(_) => {}
+            Work::Describe(_) | Work::List(_) | Work::Peek(_) => {}
             Work::Receive(..) => {
                 self.take_in_receive(Job { peer, correlation, slot, origin, work }, batch);
             }

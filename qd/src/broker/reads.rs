@@ -83,6 +83,10 @@ impl Read {
                 let answer = described.map_or_else(Answer::Refused, Answer::Describe);
                 return Ok((STEPS_PER_DESCRIPTION, Some(answer)));
             }
+            Work::Peek(_) => {
+                let refusal = ErrorCode::Internal.refuse("not yet");
+                return Ok((1, Some(Answer::Refused(refusal))));
+            }
             // Neither is a read.
             Work::Change(..) | Work::Receive(..) => {
                 let refusal = ErrorCode::Internal.refuse("it is no read");

@@ -21,6 +21,8 @@ pub enum Work {
     Describe(verbs::Describe),
     /// A page of queues.
     List(verbs::List),
+    /// A page of messages.
+    Peek(verbs::Peek),
 }
 
 impl Work {
@@ -31,7 +33,22 @@ impl Work {
             Self::Receive(..) => verbs::Receive::OPCODE,
             Self::Describe(_) => verbs::Describe::OPCODE,
             Self::List(_) => verbs::List::OPCODE,
+            Self::Peek(_) => verbs::Peek::OPCODE,
         }
+    }
+
+    /// True when it adds messages, which needs room on the disk.
+    pub fn sends(&self) -> bool {
+        match self {
+            Self::Change(_, Command::Transact(transact)) => !transact.sends.is_empty(),
+            Self::Change(_, Command::Send(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// True when it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Describe(_) | Self::List(_) | Self::Peek(_))
     }
 
     /// Entries of the answer: messages, receipts, ids or queues. Those that a receive delivers are
@@ -41,7 +58,13 @@ impl Work {
             Self::Change(_, Command::Send(send)) => send.messages.len(),
             Self::Change(_, Command::Settle(settle)) => settle.receipts.len(),
             Self::Change(_, Command::ById(by_id)) => by_id.ids.len(),
-            Self::Change(..) | Self::Describe(_) => 1,
+            Self::Change(_, Command::Transact(transact)) => {
+                let receipts = transact.deletes.iter().map(|(_, receipts)| receipts.len());
+                let messages = transact.sends.iter().map(|send| send.messages.len());
+                receipts.chain(messages).sum()
+            }
+            // The messages of a peek are bounded in bytes.
+            Self::Change(..) | Self::Describe(_) | Self::Peek(_) => 1,
             Self::Receive(receive, _) => receive.settle.len(),
             Self::List(list) => list.limit.min(verbs::list::PAGE_MAX) as usize,
         }
@@ -49,8 +72,8 @@ impl Work {
 
     /// A `create`.
     pub fn create(create: verbs::Create) -> Self {
-        let verbs::Create { queue, if_exists, attributes } = create;
-        let command = command::Create { queue, if_exists, attributes };
+        let verbs::Create { queue, if_exists, attributes, with } = create;
+        let command = command::Create { queue, if_exists, attributes, with };
         Self::Change(verbs::Create::OPCODE, Command::Create(command))
     }
 
@@ -71,6 +94,11 @@ impl Work {
     /// A `send`, its bodies held against their check sums.
     pub fn send(send: verbs::Send) -> Result<Self, Refusal> {
         check_batch(send.entries.len(), "messages")?;
+        Ok(Self::Change(verbs::Send::OPCODE, Command::Send(Self::sent(send)?)))
+    }
+
+    /// The command of a `send`, its entries checked one by one.
+    fn sent(send: verbs::Send) -> Result<command::Send, Refusal> {
         let mut messages = Vec::with_capacity(send.entries.len());
         for (index, entry) in send.entries.into_iter().enumerate() {
             let checked = entry
@@ -86,12 +114,12 @@ impl Work {
                 size: entry.size(),
                 due: entry.due,
                 ttl_ms: entry.ttl_ms,
-                fields: entry.headers.to_fields(),
+                unique: entry.unique,
+                fields: entry.stored_fields(),
                 body: entry.body.bytes,
             });
         }
-        let command = command::Send { queue: send.queue, messages };
-        Ok(Self::Change(verbs::Send::OPCODE, Command::Send(command)))
+        Ok(command::Send { queue: send.queue, messages })
     }
 
     /// A `receive`.
@@ -164,6 +192,44 @@ impl Work {
         let headers = headers.0;
         let command = command::Redrive { queue, to, after, through, max, headers, dry_run };
         Ok(Self::Change(verbs::Redrive::OPCODE, Command::Redrive(command)))
+    }
+
+    /// A `peek`.
+    pub fn peek(peek: verbs::Peek) -> Result<Self, Refusal> {
+        check_batch(peek.max as usize, "messages")?;
+        Ok(Self::Peek(peek))
+    }
+
+    /// A `purge`.
+    pub fn purge(purge: verbs::Purge) -> Result<Self, Refusal> {
+        if !purge.is_filtered() && (purge.after, purge.through) != (0, 0) {
+            let text = "a purge of all messages is one step: it has no after and no through";
+            return Err(ErrorCode::MalformedRequest.refuse(text).with_queue(purge.queue.as_str()));
+        }
+        if let Some(ms) = purge.older_than_ms {
+            check_milliseconds("older-than", ms, DELAY_MS_MAX)?;
+        }
+        let verbs::Purge { queue, older_than_ms, headers, dry_run, after, through } = purge;
+        let headers = headers.0;
+        let command = command::Purge { queue, older_than_ms, headers, dry_run, after, through };
+        Ok(Self::Change(verbs::Purge::OPCODE, Command::Purge(command)))
+    }
+
+    /// A `transact`.
+    pub fn transact(transact: verbs::Transact) -> Result<Self, Refusal> {
+        let verbs::Transact { deletes, sends } = transact;
+        let receipts: usize = deletes.iter().map(|delete| delete.receipts.len()).sum();
+        let messages: usize = sends.iter().map(|send| send.entries.len()).sum();
+        if receipts + messages == 0 {
+            let text = "there is nothing to delete and nothing to send";
+            return Err(ErrorCode::MalformedRequest.refuse(text));
+        }
+        check_most(receipts, "receipts")?;
+        check_most(messages, "messages")?;
+        let deletes = deletes.into_iter().map(|delete| (delete.queue, delete.receipts)).collect();
+        let sends = sends.into_iter().map(Self::sent).collect::<Result<_, _>>()?;
+        let command = command::Transact { deletes, sends };
+        Ok(Self::Change(verbs::Transact::OPCODE, Command::Transact(command)))
     }
 
     /// A `discard`.

@@ -302,6 +302,9 @@ impl<R: Input> Reader<R> {
             Request::Reschedule(reschedule) => Work::reschedule(reschedule),
             Request::Reject(reject) => Work::reject(reject),
             Request::Redrive(redrive) => Work::redrive(redrive),
+            Request::Peek(peek) => Work::peek(peek),
+            Request::Purge(purge) => Work::purge(purge),
+            Request::Transact(transact) => Work::transact(transact),
             Request::Cancel(cancel) => {
                 let (server, id) = (Arc::clone(&self.server), self.peer.id());
                 return self

@@ -62,6 +62,10 @@ pub enum Command {
     Update(Update),
     /// Move messages out of a dead-letter queue.
     Redrive(Redrive),
+    /// Remove messages.
+    Purge(Purge),
+    /// Settle receipts and add messages, all or nothing.
+    Transact(Transact),
 }
 
 /// Make a queue.
@@ -73,6 +77,8 @@ pub struct Create {
     pub if_exists: IfExists,
     /// Attributes that differ from their defaults.
     pub attributes: AttributeChanges,
+    /// A queue that must be there, on this shard.
+    pub with: Option<QueueName>,
 }
 
 /// Remove a queue.
@@ -104,7 +110,9 @@ pub struct NewMessage {
     pub due: Option<Due>,
     /// How long it lives, in ms; `None`: as long as the queue lets it.
     pub ttl_ms: Option<u64>,
-    /// Optional fields, encoded as on the wire.
+    /// A duplicate while a message with its dedup id is live, instead of within the window.
+    pub unique: bool,
+    /// Optional fields, encoded as on the wire: headers, and what decides about its place.
     pub fields: Bytes,
     /// The body.
     pub body: Bytes,
@@ -209,4 +217,37 @@ pub struct Redrive {
     pub headers: Vec<(String, String)>,
     /// Change nothing.
     pub dry_run: bool,
+}
+
+/// Remove messages of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purge {
+    /// The queue.
+    pub queue: QueueName,
+    /// Only messages of at least this age in ms.
+    pub older_than_ms: Option<u64>,
+    /// Headers that they must have.
+    pub headers: Vec<(String, String)>,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Ids up to this one are passed over.
+    pub after: u64,
+    /// Ids above this one are passed over; 0: the newest one now.
+    pub through: u64,
+}
+
+impl Purge {
+    /// True when not all messages are meant.
+    pub fn is_filtered(&self) -> bool {
+        self.older_than_ms.is_some() || !self.headers.is_empty()
+    }
+}
+
+/// Settle receipts and add messages, all or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transact {
+    /// Receipts of messages to delete, by queue.
+    pub deletes: Vec<(QueueName, Vec<Receipt>)>,
+    /// Messages to add, by queue.
+    pub sends: Vec<Send>,
 }

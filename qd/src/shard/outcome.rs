@@ -2,7 +2,7 @@
 
 use qd_protocol::Refusal;
 use qd_protocol::verbs::delete::Statuses;
-use qd_protocol::verbs::{ReceivedMessage, Redriven, SentRun};
+use qd_protocol::verbs::{Purged, ReceivedMessage, Redriven, Sent, SentRun};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub enum Outcome {
     Updated(bool),
     /// What was moved.
     Redriven(Redriven),
+    /// What was removed.
+    Purged(Purged),
+    /// What became of the messages of each send.
+    Transacted(Vec<Sent>),
     /// Nothing was done.
     Refused(Refusal),
 }

@@ -30,7 +30,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use qd_protocol::ErrorCode;
 use qd_protocol::verbs::delete::Statuses;
-use qd_protocol::verbs::{Redriven, Sent};
+use qd_protocol::verbs::{Purged, Redriven, Sent, Transacted};
 use qd_protocol::wire::{DecodeError, Payload, Reader};
 
 use super::command::{Action, Command, Origin};
@@ -280,6 +280,8 @@ fn answer_kind(command: &Command) -> u8 {
         Command::Receive(_) => 5,
         Command::Update(_) => 7,
         Command::Redrive(_) => 8,
+        Command::Purge(_) => 9,
+        Command::Transact(_) => 10,
     }
 }
 
@@ -331,6 +333,14 @@ fn encode_answer(outcome: &Outcome) -> Option<Bytes> {
             out.put_u8(7);
             out.put_u8(u8::from(*changed));
         }
+        Outcome::Purged(purged) => {
+            out.put_u8(9);
+            purged.encode(&mut out);
+        }
+        Outcome::Transacted(sent) => {
+            out.put_u8(10);
+            Transacted { sent: sent.clone() }.encode(&mut out);
+        }
         Outcome::Redriven(redriven) => {
             out.put_u8(8);
             redriven.encode(&mut out);
@@ -368,6 +378,8 @@ fn decode_answer(answer: Bytes) -> std::result::Result<Outcome, DecodeError> {
         }
         7 => Outcome::Updated(input.flag("changed")?),
         8 => Outcome::Redriven(Redriven::decode(input)?),
+        9 => Outcome::Purged(Purged::decode(input)?),
+        10 => Outcome::Transacted(Transacted::decode(input)?.sent),
         other => return Err(DecodeError::value("kind of answer", format!("{other}"))),
     })
 }

@@ -1,14 +1,15 @@
 //! The bytes of records in the log.
 //!
 //! ```text
-//! record:  u8 layout (1), u64 sequence, u64 now (state ms), u32 count, entries
+//! record:  u8 layout (2), u64 sequence, u64 now (state ms), u32 count, entries
 //! entry:   u8 kind, u8 numbered (0 no, 1 yes, 2 a request that goes on); when numbered u64 producer,
 //!          u64 number, u64 answered below; then by kind:
 //! 1 create  short string queue, u8 if exists (0 compare, 1 keep, 2 update), u32 length and
-//!           optional fields of attributes
+//!           optional fields of attributes, u8 has with, short string with
 //! 2 drop    short string queue, u8 only if empty
 //! 3 send    short string queue, u32 count, messages: u32 CRC-32C, u32 size, when, u64 time to
-//!           live (ms; 0: none), u32 length of fields, u32 length of body, fields, body
+//!           live (ms; 0: none), u8 unique, u32 length of fields, u32 length of body, fields,
+//!           body
 //! 4 receive u16 count, short string queues, u32 most messages, u64 most bytes, u64 secret,
 //!           u8 delete, u8 has timeout, u64 timeout (ms), u32 count, receipts
 //! 5 settle  short string queue, u64 seed, u8 what: 0 delete; 1 extend by, u64 ms; 2 extend to,
@@ -19,6 +20,10 @@
 //! 8 redrive short string queue, u8 has target, short string target, u64 after, u64 through,
 //!           u32 most messages, u8 dry run, u16 count, headers (short string key, u32 length and
 //!           bytes of the value)
+//! 9 purge   short string queue, u8 has age, u64 age (ms), u64 after, u64 through, u8 dry run,
+//!           u16 count, headers as in 8
+//! 10 transact u16 count, deletions (short string queue, u32 count, receipts), u16 count, sends as
+//!           in 3
 //!
 //! when:    u8 kind (0 nothing said, 1 after, 2 at), u64 ms
 //! ```
@@ -30,11 +35,11 @@ use qd_protocol::wire::{DecodeError, Payload, Reader, put_string, utf8};
 use qd_protocol::{AttributeChanges, QueueName, Receipt};
 
 use super::{
-    Action, ById, ByIdAction, Command, Create, Drop, Entry, NewMessage, Origin, Receive, Record,
-    Redrive, Send, Settle, Update,
+    Action, ById, ByIdAction, Command, Create, Drop, Entry, NewMessage, Origin, Purge, Receive,
+    Record, Redrive, Send, Settle, Transact, Update,
 };
 
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 impl Record {
     /// The record's bytes.
@@ -74,6 +79,8 @@ impl Entry {
             Command::ById(_) => 6,
             Command::Update(_) => 7,
             Command::Redrive(_) => 8,
+            Command::Purge(_) => 9,
+            Command::Transact(_) => 10,
         });
         out.put_u8(self.origin.map_or(0, |origin| 1 + u8::from(origin.continued)));
         if let Some(Origin { producer, number, answered_below, .. }) = self.origin {
@@ -90,6 +97,8 @@ impl Entry {
             Command::ById(by_id) => by_id.encode(out),
             Command::Update(update) => update.encode(out),
             Command::Redrive(redrive) => redrive.encode(out),
+            Command::Purge(purge) => purge.encode(out),
+            Command::Transact(transact) => transact.encode(out),
         }
     }
 
@@ -114,6 +123,8 @@ impl Entry {
             6 => Command::ById(ById::decode(input)?),
             7 => Command::Update(Update::decode(input)?),
             8 => Command::Redrive(Redrive::decode(input)?),
+            9 => Command::Purge(Purge::decode(input)?),
+            10 => Command::Transact(Transact::decode(input)?),
             other => return Err(DecodeError::value("kind of entry", format!("{other}"))),
         };
         Ok(Self { origin, command })
@@ -129,6 +140,7 @@ impl Create {
             IfExists::Update => 2,
         });
         put_attributes(out, &self.attributes);
+        put_optional_name(out, self.with.as_ref());
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
@@ -139,7 +151,8 @@ impl Create {
             2 => IfExists::Update,
             other => return Err(DecodeError::value("if exists", format!("{other}"))),
         };
-        Ok(Self { queue, if_exists, attributes: read_attributes(input)? })
+        let (attributes, with) = (read_attributes(input)?, read_optional_name(input)?);
+        Ok(Self { queue, if_exists, attributes, with })
     }
 }
 
@@ -163,6 +176,7 @@ impl Send {
             out.put_u32_le(message.size as u32);
             put_due(out, message.due);
             out.put_u64_le(message.ttl_ms.unwrap_or(0));
+            out.put_u8(u8::from(message.unique));
             out.put_u32_le(message.fields.len() as u32);
             out.put_u32_le(message.body.len() as u32);
             out.put_slice(&message.fields);
@@ -172,18 +186,19 @@ impl Send {
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let queue = queue_name(input)?;
-        let count = input.count("number of messages", 33)?;
+        let count = input.count("number of messages", 34)?;
         let mut messages = Vec::with_capacity(count);
         for _ in 0..count {
             let crc = input.u32("CRC")?;
             let size = u64::from(input.u32("size")?);
             let due = read_due(input)?;
             let ttl_ms = Some(input.u64("time to live")?).filter(|ms| *ms > 0);
+            let unique = input.flag("unique")?;
             let fields = input.u32("length of fields")? as usize;
             let body = input.u32("length of body")? as usize;
             let fields = input.bytes("fields", fields)?;
             let body = input.bytes("body", body)?;
-            messages.push(NewMessage { crc, size, due, ttl_ms, fields, body });
+            messages.push(NewMessage { crc, size, due, ttl_ms, unique, fields, body });
         }
         Ok(Self { queue, messages })
     }
@@ -307,38 +322,98 @@ impl Update {
 impl Redrive {
     fn encode(&self, out: &mut BytesMut) {
         put_string(out, self.queue.as_str());
-        out.put_u8(u8::from(self.to.is_some()));
-        put_string(out, self.to.as_ref().map_or("", QueueName::as_str));
+        put_optional_name(out, self.to.as_ref());
         out.put_u64_le(self.after);
         out.put_u64_le(self.through);
         out.put_u32_le(self.max);
         out.put_u8(u8::from(self.dry_run));
-        out.put_u16_le(self.headers.len() as u16);
-        for (key, value) in &self.headers {
-            put_string(out, key);
-            out.put_u32_le(value.len() as u32);
-            out.put_slice(value.as_bytes());
-        }
+        put_headers(out, &self.headers);
     }
 
     fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
         let queue = queue_name(input)?;
-        let to = if input.flag("has target")? {
-            Some(queue_name(input)?)
-        } else {
-            input.string("target")?;
-            None
-        };
+        let to = read_optional_name(input)?;
         let (after, through) = (input.u64("after")?, input.u64("through")?);
         let (max, dry_run) = (input.u32("most messages")?, input.flag("dry run")?);
-        let mut headers = Vec::new();
-        for _ in 0..input.u16("number of headers")? {
-            let key = input.string("key")?;
-            let length = input.u32("length of a value")? as usize;
-            headers.push((key, utf8("value", &input.bytes("value", length)?)?));
-        }
+        let headers = read_headers(input)?;
         Ok(Self { queue, to, after, through, max, headers, dry_run })
     }
+}
+
+impl Purge {
+    fn encode(&self, out: &mut BytesMut) {
+        put_string(out, self.queue.as_str());
+        out.put_u8(u8::from(self.older_than_ms.is_some()));
+        out.put_u64_le(self.older_than_ms.unwrap_or(0));
+        out.put_u64_le(self.after);
+        out.put_u64_le(self.through);
+        out.put_u8(u8::from(self.dry_run));
+        put_headers(out, &self.headers);
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let queue = queue_name(input)?;
+        let has_age = input.flag("has age")?;
+        let older_than_ms = Some(input.u64("age")?).filter(|_| has_age);
+        let (after, through) = (input.u64("after")?, input.u64("through")?);
+        let (dry_run, headers) = (input.flag("dry run")?, read_headers(input)?);
+        Ok(Self { queue, older_than_ms, headers, dry_run, after, through })
+    }
+}
+
+impl Transact {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u16_le(self.deletes.len() as u16);
+        for (queue, receipts) in &self.deletes {
+            put_string(out, queue.as_str());
+            put_receipts(out, receipts);
+        }
+        out.put_u16_le(self.sends.len() as u16);
+        for send in &self.sends {
+            send.encode(out);
+        }
+    }
+
+    fn decode(input: &mut Reader) -> Result<Self, DecodeError> {
+        let count = input.u16("number of deletions")?;
+        let delete = |_| Ok((queue_name(input)?, read_receipts(input)?));
+        let deletes = (0..count).map(delete).collect::<Result<_, DecodeError>>()?;
+        let count = input.u16("number of sends")?;
+        let sends = (0..count).map(|_| Send::decode(input)).collect::<Result<_, _>>()?;
+        Ok(Self { deletes, sends })
+    }
+}
+
+fn put_optional_name(out: &mut BytesMut, name: Option<&QueueName>) {
+    out.put_u8(u8::from(name.is_some()));
+    put_string(out, name.map_or("", QueueName::as_str));
+}
+
+fn read_optional_name(input: &mut Reader) -> Result<Option<QueueName>, DecodeError> {
+    if input.flag("has a queue")? {
+        return queue_name(input).map(Some);
+    }
+    input.string("no queue")?;
+    Ok(None)
+}
+
+fn put_headers(out: &mut BytesMut, headers: &[(String, String)]) {
+    out.put_u16_le(headers.len() as u16);
+    for (key, value) in headers {
+        put_string(out, key);
+        out.put_u32_le(value.len() as u32);
+        out.put_slice(value.as_bytes());
+    }
+}
+
+fn read_headers(input: &mut Reader) -> Result<Vec<(String, String)>, DecodeError> {
+    let mut headers = Vec::new();
+    for _ in 0..input.u16("number of headers")? {
+        let key = input.string("key")?;
+        let length = input.u32("length of a value")? as usize;
+        headers.push((key, utf8("value", &input.bytes("value", length)?)?));
+    }
+    Ok(headers)
 }
 
 fn put_attributes(out: &mut BytesMut, attributes: &AttributeChanges) {
@@ -402,6 +477,7 @@ mod tests {
                 queue: queue.clone(),
                 if_exists: IfExists::Update,
                 attributes: AttributeChanges { max_bytes: Some(9), ..Default::default() },
+                with: Some(queue.clone()),
             }),
             Command::Drop(Drop { queue: queue.clone(), only_if_empty: true }),
             Command::Send(Send {
@@ -411,6 +487,7 @@ mod tests {
                     size: 7,
                     due: Some(Due::At(77)),
                     ttl_ms: Some(78),
+                    unique: true,
                     fields: Bytes::from_static(b"ff"),
                     body: Bytes::from_static(b"hello"),
                 }],

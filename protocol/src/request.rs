@@ -5,8 +5,8 @@ use bytes::{BufMut, BytesMut};
 use crate::error::Refusal;
 use crate::frame::{FLAG_ANSWER, FLAG_NUMBERED, FLAG_REFUSED, Frame, put_frame};
 use crate::verbs::{
-    Cancel, Create, Delete, Describe, Discard, Drop, Extend, Hello, List, Peek, Ping, Purge, Receive,
-    Redrive, Reject, Release, Reschedule, Send, Shutdown, Transact, Update, Verb,
+    Cancel, Create, Delete, Describe, Discard, Drop, Extend, Hello, List, Peek, Ping, Purge,
+    Receive, Redrive, Reject, Release, Reschedule, Send, Shutdown, Transact, Update, Verb,
 };
 use crate::wire::{DecodeError, Payload, Reader};
 

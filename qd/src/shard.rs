@@ -18,6 +18,7 @@ mod by_id;
 pub mod command;
 mod dead_letter;
 mod expiry;
+mod lanes;
 pub mod outcome;
 mod place;
 mod producers;
@@ -27,6 +28,7 @@ mod receive;
 mod redrive;
 mod send;
 mod settle;
+mod take;
 mod transact;
 mod verify;
 
@@ -38,7 +40,6 @@ use qd_protocol::{ErrorCode, QueueDescription, QueueName, Refusal};
 use queue::Queue;
 pub use settle::retry_jitter_ms;
 
-use crate::store::chunk::ChunkBuilder;
 use crate::store::{Position, Result, Store, Tables};
 
 /// Most messages whose lease ended that one record settles.
@@ -125,6 +126,8 @@ impl Machine {
                 drops_nested: 0,
                 redrive_looked: 0,
                 pending: BTreeMap::new(),
+                changed_groups: BTreeSet::new(),
+                oldest_from: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
             };
@@ -181,10 +184,11 @@ impl Machine {
         self.queues.get(&number).map(|queue| &queue.name)
     }
 
-    /// Ready messages of the named queue, and how many more of its messages may be leased.
+    /// How many messages of the named queue can be delivered, at least (0: none), and how many more
+    /// of them may be leased.
     pub fn ready(&self, name: &QueueName) -> (u64, u64) {
         let queue = self.names.get(name).map(|number| &self.queues[number]);
-        queue.map_or((0, 0), |queue| (queue.statistics.ready, queue.room_in_flight()))
+        queue.map_or((0, 0), |queue| (queue.deliverable(), queue.room_in_flight()))
     }
 
     /// Attributes and statistics of the named queue; `now_ms` is state time, for ages.
@@ -260,8 +264,12 @@ struct Step<'a, 't> {
     drops_nested: u8,
     /// Messages and chunks that the redrives of this record have looked at.
     redrive_looked: usize,
-    /// Messages of this record that are in no chunk yet: first id, and the chunk being built.
-    pending: BTreeMap<u64, (u64, ChunkBuilder)>,
+    /// Messages of this record that are in no chunk yet, by queue.
+    pending: BTreeMap<u64, send::Pending>,
+    /// Groups of ordered queues in which something has changed.
+    changed_groups: BTreeSet<(u64, Vec<u8>)>,
+    /// Where the oldest message of lanes was found last, by queue.
+    oldest_from: BTreeMap<u64, u64>,
     /// Queues whose row is to be written.
     touched: BTreeSet<u64>,
     /// Producers whose row is to be written.
@@ -325,6 +333,7 @@ impl Step<'_, '_> {
         for number in self.pending.keys().copied().collect::<Vec<_>>() {
             self.flush(number)?;
         }
+        self.refresh_groups(None)?;
         self.write_producers()?;
         for number in &self.touched {
             if let Some(queue) = self.queues.get(number) {

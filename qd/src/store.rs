@@ -7,10 +7,11 @@
 //!   After an error the caller must not go on: what memory knows and what the disk holds may differ.
 //! - A checkpoint has quick repair on, so opening after a crash never walks the tree.
 //! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
-//!   [`chunk`], [`marks`] and [`lease`].
+//!   [`chunk`], [`lanes`], [`marks`] and [`lease`].
 
 pub mod chunk;
 mod graves;
+pub mod lanes;
 pub mod lease;
 pub mod marks;
 mod scan;
@@ -189,7 +190,7 @@ impl Store {
         }
         hash_tables!(
             QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, BLOCKED, DUE, EXPIRY, LEASES,
-            LEASE_ENDS, PRODUCERS, GRAVES
+            LEASE_ENDS, PRODUCERS, WAITING, TRIED, HOLDS, RING, TURNS, GRAVES
         );
         Ok(hasher.finish())
     }

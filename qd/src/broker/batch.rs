@@ -129,7 +129,13 @@ fn items(command: &Command) -> usize {
         Command::Create(_) | Command::Drop(_) | Command::Update(_) => 1,
         // What it looks at is bounded where it is applied.
         Command::Redrive(redrive) => redrive.max as usize,
-        Command::Purge(purge) => if purge.is_filtered() { 1_000 } else { 1 },
+        Command::Purge(purge) => {
+            if purge.is_filtered() {
+                1_000
+            } else {
+                1
+            }
+        }
         Command::Transact(transact) => {
             let receipts = transact.deletes.iter().map(|(_, receipts)| receipts.len());
             let messages = transact.sends.iter().map(|send| send.messages.len());

@@ -22,6 +22,7 @@ use qd_protocol::message::{DeadLettered, Reason};
 use qd_protocol::wire::DecodeError;
 use qd_protocol::{Attributes, QueueName};
 
+use super::lanes::{has_lane, read_properties};
 use super::{Queue, Step};
 use crate::store::chunk::{Content, NewEntry};
 use crate::store::lease::{Delivered, Run};
@@ -49,7 +50,9 @@ pub(super) struct Stored {
 impl Stored {
     /// The same message with other fields and no time to live.
     pub fn with_fields<'a>(&'a self, fields: &'a [u8]) -> NewEntry<'a> {
-        NewEntry { crc: self.crc, size: self.size, expires_ms: None, fields, body: &self.body }
+        // Whether they name a lane is found out when they are read again.
+        let Self { crc, size, ref body, .. } = *self;
+        NewEntry { crc, size, expires_ms: None, has_lane: false, fields, body }
     }
 }
 
@@ -122,7 +125,9 @@ impl Step<'_, '_> {
         self.moved_bytes += entry.size;
         let run = self.run_of(number, id)?;
         self.remove_messages(number, &[run])?;
-        self.add(target, entry, None)?;
+        let properties = read_properties(&Bytes::copy_from_slice(entry.fields))?;
+        let entry = NewEntry { has_lane: has_lane(&properties), ..*entry };
+        self.add(target, &entry, &properties, None)?;
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use qd_protocol::message::Reason;
 use super::place::Place;
 use super::{SETTLED_PER_RECORD_MAX, Step};
 use crate::store::Result;
+use crate::store::lanes::Hold;
 use crate::store::lease::Delivered;
 
 impl Step<'_, '_> {
@@ -49,12 +50,13 @@ impl Step<'_, '_> {
             let runs = row.take_due(self.now_ms, room);
             self.tables.put_lease(number, lease, &row, Some(end_ms))?;
             let messages = runs.iter().map(|run| run.count as usize).sum::<usize>();
+            self.queue(number).statistics.leased -= messages as u64;
+            self.end_holds(number, &runs)?;
             for run in &runs {
                 for id in run.ids() {
                     self.come_back(number, id, run.delivered(row.started_ms), None)?;
                 }
             }
-            self.queue(number).statistics.leased -= messages as u64;
             room -= messages;
         }
         Ok(room)
@@ -81,6 +83,7 @@ impl Step<'_, '_> {
                 continue;
             };
             self.queue(number).statistics.delayed -= 1;
+            self.end_hold(number, id, Hold::Delayed)?;
             self.give_back(number, id, delayed.delivered)?;
         }
         Ok(room)

@@ -3,6 +3,8 @@
 use qd_protocol::verbs::Due;
 
 use super::Step;
+use super::lanes::lane_in_chunk;
+use crate::store::lanes::Hold;
 use crate::store::lease::{Delivered, Run};
 use crate::store::{Delayed, Result};
 
@@ -13,6 +15,8 @@ pub(super) enum Place {
     Untouched(u64),
     /// Ready again.
     Returned,
+    /// Ready in a lane, in the chunk with this first id.
+    Waiting(u64),
     /// Not visible yet.
     Delayed,
     /// Dead, and its dead-letter queue could not take it yet; counted as delayed.
@@ -53,12 +57,28 @@ impl Step<'_, '_> {
         if marks.is_deleted(index) {
             return Ok(None);
         }
-        let touched = view.is_apart() || id < self.queues[&number].cursor || marks.is_marked(index);
-        Ok(Some(if touched { Place::Leased } else { Place::Untouched(row.first) }))
+        let chunk = row.first;
+        let touched = view.is_apart() || id < queue.cursor || marks.is_marked(index);
+        if !touched {
+            return Ok(Some(Place::Untouched(chunk)));
+        }
+        if queue.waiting > 0 {
+            let entry = view.entry(index)?;
+            let lane = lane_in_chunk(self.tables, number, queue, id, (&view, &entry))?;
+            if let Some(lane) = lane
+                && self.tables.is_waiting(number, &lane, chunk, index as u16)?
+            {
+                return Ok(Some(Place::Waiting(chunk)));
+            }
+        }
+        Ok(Some(Place::Leased))
     }
 
-    /// Makes messages that are in no place ready again.
+    /// Makes a message that is in no place ready again, at its old place in its lane.
     pub(super) fn give_back(&mut self, number: u64, id: u64, delivered: Delivered) -> Result<()> {
+        if let Some((lane, chunk)) = self.lane_of(number, id)? {
+            return self.give_back_to(number, lane, chunk, id, delivered);
+        }
         self.tables.put_returned(number, id, delivered)?;
         let queue = self.queue(number);
         queue.statistics.ready += 1;
@@ -74,6 +94,23 @@ impl Step<'_, '_> {
         due_ms: u64,
         delivered: Delivered,
     ) -> Result<()> {
+        let group = self.group_of(number, id)?;
+        self.delay_in(number, group.as_deref(), id, due_ms, delivered)
+    }
+
+    /// Delays a message that is in no place; `group`: of an ordered queue its own.
+    pub(super) fn delay_in(
+        &mut self,
+        number: u64,
+        group: Option<&[u8]>,
+        id: u64,
+        due_ms: u64,
+        delivered: Delivered,
+    ) -> Result<()> {
+        if let Some(group) = group.filter(|_| self.queues[&number].attributes.ordered) {
+            self.tables.put_hold(number, group, Hold::Delayed, id)?;
+            self.group_changed(number, group.to_vec());
+        }
         self.tables.put_delayed(number, id, Delayed { due_ms, delivered })?;
         self.queue(number).statistics.delayed += 1;
         Ok(())
@@ -99,6 +136,7 @@ impl Step<'_, '_> {
                 queue.returned -= 1;
                 Ok(delivered.unwrap_or_default())
             }
+            Place::Waiting(chunk) => self.take_out_of_lane(number, chunk, id),
             Place::Blocked => {
                 let blocked = self.unblock(number, id)?;
                 Ok(blocked.map(|blocked| blocked.delivered).unwrap_or_default())
@@ -106,6 +144,7 @@ impl Step<'_, '_> {
             Place::Delayed => {
                 let delayed = self.tables.remove_delayed(number, id)?;
                 self.queue(number).statistics.delayed -= 1;
+                self.end_hold(number, id, Hold::Delayed)?;
                 Ok(delayed.map(|delayed| delayed.delivered).unwrap_or_default())
             }
             // Callers refuse leased messages.

@@ -1,9 +1,10 @@
 //! A queue's row, which is also what memory holds of it.
 //!
 //! ```text
-//! u8 layout (1), u64 created at (ms since 1970 UTC), u64 next id, u64 cursor, u64 next lease,
+//! u8 layout (2), u64 created at (ms since 1970 UTC), u64 next id, u64 cursor, u64 next lease,
 //! u64 returned, u64 messages with a time to live, u64 retained from, u64 blocked messages are
-//! tried again at (state ms; 0: there are none), u64 and from which id on, short string name,
+//! tried again at (state ms; 0: there are none), u64 and from which id on, u64 waiting, u64 tried,
+//! u64 servable, short string name,
 //! optional fields: 1 attributes, 2 statistics, both as optional fields of their own
 //! ```
 
@@ -14,7 +15,7 @@ use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal, S
 
 use crate::store::{Result, StoreError, Tables};
 
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// One queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +31,14 @@ pub(super) struct Queue {
     pub cursor: u64,
     /// The number that the next lease gets; from 1 on, never reused.
     pub next_lease: u64,
-    /// Ready messages that were delivered before: rows in `returned`.
+    /// Ready messages of the default lane that are not untouched: rows in `returned`.
     pub returned: u64,
+    /// Ready messages of other lanes: their indexes are in rows of `waiting`.
+    pub waiting: u64,
+    /// Those of them that were delivered before: rows in `tried`.
+    pub tried: u64,
+    /// Of an ordered queue, groups that can be served: rows in `ring`.
+    pub servable: u64,
     /// Live messages that have a time to live of their own.
     pub with_ttl: u64,
     /// The retention has been over all messages below this id; those of them that were leased
@@ -56,6 +63,9 @@ impl Queue {
             cursor: 1,
             next_lease: 1,
             returned: 0,
+            waiting: 0,
+            tried: 0,
+            servable: 0,
             with_ttl: 0,
             retained_from: 0,
             retry_ms: None,
@@ -69,9 +79,18 @@ impl Queue {
         self.statistics.ready + self.statistics.delayed + self.statistics.leased
     }
 
-    /// Ready messages that were never delivered.
+    /// Ready messages of the default lane that have no row of their own.
     pub fn untouched(&self) -> u64 {
-        self.statistics.ready - self.returned
+        self.statistics.ready - self.returned - self.waiting
+    }
+
+    /// How many messages can be delivered now, at least, but for `max-in-flight`; 0: none.
+    pub fn deliverable(&self) -> u64 {
+        match (self.attributes.paused, self.attributes.ordered) {
+            (true, _) => 0,
+            (false, true) => self.statistics.ready.min(self.servable),
+            (false, false) => self.statistics.ready,
+        }
     }
 
     /// When the retention has something to remove, in state ms.
@@ -139,6 +158,9 @@ impl Queue {
             self.retained_from,
             self.retry_ms.unwrap_or(0),
             self.retry_from,
+            self.waiting,
+            self.tried,
+            self.servable,
         ] {
             out.put_u64_le(number);
         }
@@ -167,6 +189,9 @@ impl Queue {
         let retained_from = input.u64("retained from")?;
         let retry_ms = Some(input.u64("retry at")?).filter(|ms| *ms > 0);
         let retry_from = input.u64("retry from")?;
+        let waiting = input.u64("waiting")?;
+        let tried = input.u64("tried")?;
+        let servable = input.u64("servable")?;
         let name = QueueName::new(input.string("name")?)
             .map_err(|error| DecodeError::value("name", error.to_string()))?;
         let mut queue = Self {
@@ -178,6 +203,9 @@ impl Queue {
             retained_from,
             retry_ms,
             retry_from,
+            waiting,
+            tried,
+            servable,
             ..Self::new(name, Attributes::default(), created_at_ms)
         };
         while let Some((tag, mut value)) = input.field()? {
@@ -208,6 +236,7 @@ mod tests {
         queue.cursor = 9;
         queue.retry_ms = Some(10);
         queue.retry_from = 11;
+        (queue.waiting, queue.tried, queue.servable) = (12, 13, 14);
         assert_eq!(Queue::from_bytes(&queue.to_bytes()).unwrap(), queue);
         assert!(Queue::from_bytes(&queue.to_bytes()[..20]).is_err());
     }

@@ -1,6 +1,7 @@
-//! Receiving: the ready messages with the lowest ids are leased.
+//! Receiving: ready messages are leased.
 //!
-//! Two sources are merged by id: messages that were delivered before (`returned`), and untouched
+//! Where a queue has no lanes but the default one, those with the lowest ids come first; for the others
+//! see `take`. Two sources are merged by id: messages that were delivered before (`returned`), and untouched
 //! ones from the queue's cursor on. Both are read a chunk at a time, and the bytes that go to
 //! the consumer are copied out of the chunk once.
 
@@ -23,7 +24,7 @@ const MESSAGE_BYTES: usize = 128;
 const RETURNED_PAGE: usize = 512;
 
 /// What one receive may still take.
-struct Room {
+pub(super) struct Room {
     messages: usize,
     /// Of the queue at hand.
     of_queue: usize,
@@ -32,7 +33,7 @@ struct Room {
     /// A first message fits whatever its size.
     any: bool,
     /// A message did not fit; nothing behind it may overtake it.
-    full: bool,
+    pub full: bool,
 }
 
 impl Room {
@@ -41,8 +42,13 @@ impl Room {
         Self { messages, of_queue: usize::MAX, bytes, used: 0, any: false, full }
     }
 
+    /// Most messages that the queue at hand may give.
+    pub fn left(&self) -> usize {
+        self.messages.min(self.of_queue)
+    }
+
     /// Takes a message of `size` if it fits.
-    fn take(&mut self, size: u64) -> bool {
+    pub fn take(&mut self, size: u64) -> bool {
         // What its queue may not give is in nobody's way.
         if self.of_queue == 0 {
             return false;
@@ -61,16 +67,16 @@ impl Room {
 
 /// What is too old to be delivered.
 #[derive(Clone, Copy)]
-struct Limits {
-    now_ms: u64,
-    retention_ms: u64,
+pub(super) struct Limits {
+    pub now_ms: u64,
+    pub retention_ms: u64,
 }
 
 impl Limits {
     /// Nothing is.
     const NONE: Self = Self { now_ms: 0, retention_ms: u64::MAX };
 
-    fn is_over(self, entry: &EntryView, sent_at_ms: u64) -> bool {
+    pub fn is_over(self, entry: &EntryView, sent_at_ms: u64) -> bool {
         sent_at_ms.saturating_add(self.retention_ms) <= self.now_ms
             || entry.expires_ms.is_some_and(|ms| ms <= self.now_ms)
     }
@@ -78,12 +84,12 @@ impl Limits {
 
 /// What a receive took of one queue.
 #[derive(Default)]
-struct Taken {
-    messages: Vec<ReceivedMessage>,
-    runs: Vec<Run>,
-    redelivered: u64,
+pub(super) struct Taken {
+    pub messages: Vec<ReceivedMessage>,
+    pub runs: Vec<Run>,
+    pub redelivered: u64,
     /// The record has looked at enough chunks without a ready message: there may be one behind.
-    unfinished: bool,
+    pub unfinished: bool,
 }
 
 impl Step<'_, '_> {
@@ -111,7 +117,8 @@ impl Step<'_, '_> {
         for (index, &number) in numbers.iter().enumerate() {
             let queue = &self.queues[&number];
             let room_in_flight = if receive.delete { u64::MAX } else { queue.room_in_flight() };
-            let ready = queue.statistics.ready.min(room_in_flight);
+            let ready = if queue.attributes.paused { 0 } else { queue.statistics.ready };
+            let ready = ready.min(room_in_flight);
             let twice = numbers[..index].contains(&number);
             if !room.full && !twice && ready > 0 && !received.unfinished {
                 room.of_queue = usize::try_from(ready).unwrap_or(usize::MAX);
@@ -136,7 +143,12 @@ impl Step<'_, '_> {
         let timeout = receive.visibility_timeout_ms;
         let timeout = timeout.unwrap_or(self.queues[&number].attributes.visibility_timeout_ms);
         let end_ms = now_ms.saturating_add(timeout);
-        let mut taken = self.take(number, end_ms, room)?;
+        let queue = &self.queues[&number];
+        let mut taken = if queue.waiting > 0 {
+            self.take_from_lanes(number, end_ms, receive.delete, room)?
+        } else {
+            self.take(number, end_ms, room)?
+        };
         received.unfinished |= taken.unfinished;
         let count = taken.messages.len() as u64;
         if count == 0 {

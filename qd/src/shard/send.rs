@@ -1,19 +1,32 @@
 //! Sending: messages of one record and queue are packed into chunks.
 
+use std::collections::BTreeMap;
+
 use qd_protocol::attributes::{OVERFLOW_DROP_OLDEST, UNLIMITED};
-use qd_protocol::message::Reason;
+use qd_protocol::message::{Properties, Reason};
 use qd_protocol::verbs::{Due, SentRun};
 use qd_protocol::{ErrorCode, Refusal};
 
 use super::command::Send;
+use super::lanes::{has_lane, read_properties};
 use super::place::Place;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
 use crate::store::Result;
 use crate::store::chunk::{ChunkBuilder, NewEntry};
+use crate::store::lanes::{Lane, Spans};
 use crate::store::lease::Delivered;
 
 /// Most messages that one record removes to make room; sends behind that are refused.
 const DROPPED_PER_RECORD_MAX: usize = 10_000;
+
+/// Messages of a record and queue that are in no chunk yet.
+pub(super) struct Pending {
+    /// Id of the first one.
+    first: u64,
+    chunk: ChunkBuilder,
+    /// Which of them are ready in a lane.
+    waiting: BTreeMap<Lane, Spans>,
+}
 
 impl Step<'_, '_> {
     pub(super) fn send(&mut self, send: &Send) -> Result<Outcome> {
@@ -23,7 +36,13 @@ impl Step<'_, '_> {
         };
         let mut runs = Vec::new();
         for message in &send.messages {
-            if let Err(refusal) = self.admit(number, message.size)? {
+            let properties = read_properties(&message.fields)?;
+            let checked = self.check_priority(number, &properties);
+            let admitted = match checked {
+                Ok(()) => self.admit(number, message.size)?,
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = admitted {
                 push_refused(&mut runs, refusal);
                 continue;
             }
@@ -33,10 +52,12 @@ impl Step<'_, '_> {
                 crc: message.crc,
                 size: message.size,
                 expires_ms,
+                has_lane: has_lane(&properties),
                 fields: &message.fields,
                 body: &message.body,
             };
-            push_stored(&mut runs, self.add(number, &entry, self.due_ms(due))?);
+            let id = self.add(number, &entry, &properties, self.due_ms(due))?;
+            push_stored(&mut runs, id);
         }
         Ok(Outcome::Sent(runs))
     }
@@ -46,9 +67,11 @@ impl Step<'_, '_> {
         &mut self,
         number: u64,
         entry: &NewEntry<'_>,
+        properties: &Properties,
         due_ms: Option<u64>,
     ) -> Result<u64> {
         let now_ms = self.now_ms;
+        let lane = self.lane_for(number, properties);
         let due_ms = due_ms.filter(|due_ms| *due_ms > now_ms);
         let queue = self.queue(number);
         let id = queue.next_id;
@@ -56,17 +79,28 @@ impl Step<'_, '_> {
         queue.with_ttl += u64::from(entry.expires_ms.is_some());
         queue.statistics.sent += 1;
         queue.statistics.bytes += entry.size;
-        if due_ms.is_none() && queue.untouched() == 0 {
+        if due_ms.is_none() && lane.is_none() && queue.untouched() == 0 {
             // Nothing before it is untouched: no receive has to walk there.
             queue.cursor = id;
         }
-        self.store_message(number, id, entry, due_ms.is_some())?;
+        let apart = due_ms.is_some() || lane.is_some();
+        self.store_message(number, id, entry, apart, lane.as_ref().filter(|_| due_ms.is_none()))?;
         if let Some(expires_ms) = entry.expires_ms {
             self.tables.put_expiry(expires_ms, number, id)?;
         }
         match due_ms {
-            None => self.queue(number).statistics.ready += 1,
-            Some(due_ms) => self.delay(number, id, due_ms, Delivered::default())?,
+            None => {
+                let queue = self.queue(number);
+                queue.statistics.ready += 1;
+                queue.waiting += u64::from(lane.is_some());
+            }
+            Some(due_ms) => {
+                let group = lane.as_ref().map(|lane| &lane.group[..]);
+                self.delay_in(number, group, id, due_ms, Delivered::default())?;
+            }
+        }
+        if let Some(lane) = lane {
+            self.group_changed(number, lane.group);
         }
         let queue = &self.queues[&number];
         let retention_ms = queue.attributes.retention_ms;
@@ -158,10 +192,21 @@ impl Step<'_, '_> {
         let returned = self.tables.returned(number, 0, 1)?.first().map(|(id, _)| *id);
         let delayed = self.tables.first_delayed(number)?;
         let untouched = self.first_untouched(number)?;
-        let apart =
-            [returned.map(|id| (id, Place::Returned)), delayed.map(|id| (id, Place::Delayed))];
+        let waiting = self.oldest_waiting(number)?;
+        let apart = [
+            returned.map(|id| (id, Place::Returned)),
+            delayed.map(|id| (id, Place::Delayed)),
+            waiting,
+        ];
         let first = apart.into_iter().flatten().min_by_key(|(id, _)| *id);
         let queue = &self.queues[&number];
+        if waiting.is_none() && queue.waiting > 0 {
+            // Those of lanes that were not reached are behind what was looked at.
+            let from = self.oldest_from.get(&number).copied().unwrap_or(0);
+            let untouched = untouched.map(|(id, chunk)| (id, Place::Untouched(chunk)));
+            let first = first.into_iter().chain(untouched).min_by_key(|(id, _)| *id);
+            return Ok(first.filter(|(id, _)| *id < from));
+        }
         Ok(match untouched {
             Some((id, _)) if first.is_some_and(|(apart, _)| apart < id) => first,
             Some((id, chunk)) => Some((id, Place::Untouched(chunk))),
@@ -196,20 +241,31 @@ impl Step<'_, '_> {
         Ok(None)
     }
 
-    /// `apart`: the message begins its life delayed.
+    /// `apart`: the message begins its life delayed or in a lane; `lane`: it is ready there.
     fn store_message(
         &mut self,
         number: u64,
         id: u64,
         entry: &NewEntry<'_>,
         apart: bool,
+        lane: Option<&Lane>,
     ) -> Result<()> {
-        let fits = |chunk: &ChunkBuilder| chunk.is_apart() == apart && !chunk.is_full_for(entry);
-        if self.pending.get(&number).is_some_and(|(_, chunk)| !fits(chunk)) {
+        if self.pending.get(&number).is_some_and(|pending| pending.chunk.is_full_for(entry)) {
             self.flush(number)?;
         }
-        let chunk = self.pending.entry(number).or_insert_with(|| (id, ChunkBuilder::new(apart)));
-        chunk.1.push(entry);
+        let pending = self.pending.entry(number).or_insert_with(|| Pending {
+            first: id,
+            chunk: ChunkBuilder::default(),
+            waiting: BTreeMap::new(),
+        });
+        if let Some(lane) = lane {
+            let index = pending.chunk.count() as u16;
+            match pending.waiting.get_mut(lane) {
+                Some(spans) => spans.push(index),
+                None => pending.waiting.entry(lane.clone()).or_default().push(index),
+            }
+        }
+        pending.chunk.push(entry, apart);
         if entry.is_external() {
             self.tables.put_parts(number, id, entry.fields, entry.body)?;
         }
@@ -218,9 +274,15 @@ impl Step<'_, '_> {
 
     /// Writes the chunk that is being built for the queue.
     pub(super) fn flush(&mut self, number: u64) -> Result<()> {
-        if let Some((first, chunk)) = self.pending.remove(&number) {
-            let row = chunk.finish(self.now_ms);
+        if let Some(Pending { first, chunk, waiting }) = self.pending.remove(&number) {
+            let (row, marks) = chunk.finish(self.now_ms);
             self.tables.put_chunk(number, first, &row)?;
+            if let Some(marks) = marks {
+                self.tables.put_marks(number, first, &marks)?;
+            }
+            for (lane, spans) in waiting {
+                self.tables.put_waiting(number, &lane, first, &spans)?;
+            }
         }
         Ok(())
     }

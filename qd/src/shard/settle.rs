@@ -163,6 +163,7 @@ impl Step<'_, '_> {
     ) -> Result<()> {
         let messages: u64 = taken.iter().map(|run| u64::from(run.count)).sum();
         self.queue(number).statistics.leased -= messages;
+        self.end_holds(number, taken)?;
         match settling.action {
             Action::Delete => {
                 self.remove_messages(number, taken)?;

@@ -1,8 +1,11 @@
 //! Holding the rows against the state machine's own invariants, for tests and for operators.
 
-use std::collections::BTreeSet;
+mod lanes;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Machine;
+use super::lanes::lane_in_chunk;
 use super::queue::Queue;
 use crate::store::lease::Run;
 use crate::store::{Result, Tables};
@@ -32,6 +35,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     let mut next = 1;
     let mut untouched = 0;
     let mut touched = BTreeSet::new();
+    let mut laned = BTreeMap::new();
     tables.each_chunk(number, |first, view, marks| {
         if first < next {
             faults.push(format!("chunk {first} overlaps the one before it"));
@@ -47,6 +51,9 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
             let entry = view.entry(index)?;
             bytes += entry.size;
             with_ttl += u64::from(entry.expires_ms.is_some());
+            if let Some(lane) = lane_in_chunk(tables, number, queue, id, (&view, &entry))? {
+                laned.insert(id, (lane, first));
+            }
             if view.is_apart() || marks.is_marked(index) || id < queue.cursor {
                 touched.insert(id);
             } else {
@@ -61,14 +68,17 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     if next > queue.next_id {
         faults.push(format!("message {} is at or above the next id {}", next - 1, queue.next_id));
     }
-    let places = count_places(tables, number, touched, &mut faults)?;
+    let places = count_places(tables, number, touched, &laned, &mut faults)?;
+    faults.extend(lanes::verify_groups(tables, number, queue, &laned)?);
     let statistics = &queue.statistics;
     let retries: Vec<u64> = queue.retry_ms.into_iter().collect();
     if tables.retries(number)? != retries || retries.is_empty() != (places.blocked == 0) {
         faults.push(format!("{} blocked messages are tried again at {retries:?}", places.blocked));
     }
     for (what, counter, counted) in [
-        ("ready", statistics.ready, places.returned + untouched),
+        ("ready", statistics.ready, places.returned + places.waiting + untouched),
+        ("waiting", queue.waiting, places.waiting),
+        ("tried", queue.tried, tables.tried_ids(number)?.len() as u64),
         ("returned", queue.returned, places.returned),
         ("delayed", statistics.delayed, places.delayed + places.blocked),
         ("dead_letter_blocked", statistics.dead_letter_blocked, places.blocked),
@@ -87,6 +97,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
 #[derive(Default)]
 struct Places {
     returned: u64,
+    waiting: u64,
     leased: u64,
     delayed: u64,
     blocked: u64,
@@ -97,6 +108,7 @@ fn count_places(
     tables: &Tables<'_>,
     number: u64,
     mut touched: BTreeSet<u64>,
+    laned: &lanes::Laned,
     faults: &mut Vec<String>,
 ) -> Result<Places> {
     let mut places = Places::default();
@@ -108,6 +120,17 @@ fn count_places(
     for (id, _) in tables.returned(number, 0, usize::MAX)? {
         places.returned += 1;
         find(id, "returned");
+        if laned.contains_key(&id) {
+            find(id, "returned to the default lane, not its own");
+        }
+    }
+    let waiting = lanes::waiting_ids(tables, number, laned)?;
+    for id in &waiting {
+        places.waiting += 1;
+        find(*id, "waiting");
+    }
+    for id in tables.tried_ids(number)?.iter().filter(|id| !waiting.contains(id)) {
+        find(*id, "tried, but not waiting");
     }
     for (_, row) in tables.leases(number)? {
         for id in row.runs.iter().flat_map(Run::ids) {

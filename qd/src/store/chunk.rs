@@ -9,13 +9,17 @@
 //!   3 FIELDS|EXTERNAL u32 size, u32 length of optional fields, u32 length of the body; fields and
 //!                     body lie one behind the other in rows of `parts`
 //!   4 EXPIRES, besides the others: u64 expires at (state ms) comes first
+//!   8 LANE, besides the others: the optional fields name a priority or a group
 //! ```
 //!
-//! The messages of a chunk that is apart are never untouched: each began its life delayed.
+//! The messages of a chunk that is apart are never untouched: each began its life delayed, or in a
+//! lane that has an index of its own. Where that holds for some of its messages only, the chunk is
+//! not apart and their marks say so from the beginning.
 //! The ids of a chunk are its key's first id and the ones that follow. *Size* is what counts
 //! towards limits: body and header bytes. Rows are kept just under a power of two, because redb
 //! gives a large value pages of that size to itself.
 
+use super::marks::Marks;
 use super::{Result, StoreError};
 
 /// Most bytes of a chunk of small messages.
@@ -31,6 +35,7 @@ const CHUNK_APART: u8 = 1;
 const FLAG_FIELDS: u8 = 1;
 const FLAG_EXTERNAL: u8 = 2;
 const FLAG_EXPIRES: u8 = 4;
+const FLAG_LANE: u8 = 8;
 
 /// A message about to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +46,8 @@ pub struct NewEntry<'a> {
     pub size: u64,
     /// When it is to be removed, in state ms; `None`: only by the queue's retention.
     pub expires_ms: Option<u64>,
+    /// Whether the fields name a priority or a group.
+    pub has_lane: bool,
     /// Optional fields as the log carries them.
     pub fields: &'a [u8],
     /// The body.
@@ -68,22 +75,18 @@ impl NewEntry<'_> {
 }
 
 /// Collects the messages of one record and queue into a chunk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ChunkBuilder {
-    apart: bool,
+    /// Of each message, whether it is never untouched.
+    apart: Vec<bool>,
     ends: Vec<u32>,
     data: Vec<u8>,
 }
 
 impl ChunkBuilder {
-    /// An empty chunk; `apart`: its messages begin their lives delayed.
-    pub fn new(apart: bool) -> Self {
-        Self { apart, ends: Vec::new(), data: Vec::new() }
-    }
-
-    /// Whether the chunk's messages begin their lives delayed.
-    pub fn is_apart(&self) -> bool {
-        self.apart
+    /// Messages so far.
+    pub fn count(&self) -> usize {
+        self.ends.len()
     }
 
     /// True when `entry` does not fit any more: the chunk must be finished first.
@@ -100,8 +103,9 @@ impl ChunkBuilder {
         total > limit || self.ends.len() >= usize::from(u16::MAX)
     }
 
-    /// Adds a message.
-    pub fn push(&mut self, entry: &NewEntry<'_>) {
+    /// Adds a message; `apart`: it begins its life where an index of its own finds it.
+    pub fn push(&mut self, entry: &NewEntry<'_>, apart: bool) {
+        self.apart.push(apart);
         self.data.extend_from_slice(&entry.crc.to_le_bytes());
         let external = entry.is_external();
         let plain = entry.fields.is_empty() && !external;
@@ -110,7 +114,8 @@ impl ChunkBuilder {
             (false, false) => FLAG_FIELDS,
             (false, true) => FLAG_FIELDS | FLAG_EXTERNAL,
         };
-        self.data.push(kind | if entry.expires_ms.is_some() { FLAG_EXPIRES } else { 0 });
+        let expires = if entry.expires_ms.is_some() { FLAG_EXPIRES } else { 0 };
+        self.data.push(kind | expires | if entry.has_lane { FLAG_LANE } else { 0 });
         if let Some(expires_ms) = entry.expires_ms {
             self.data.extend_from_slice(&expires_ms.to_le_bytes());
         }
@@ -129,17 +134,24 @@ impl ChunkBuilder {
         self.ends.push(self.data.len() as u32);
     }
 
-    /// The row.
-    pub fn finish(mut self, sent_at_ms: u64) -> Vec<u8> {
+    /// The row, and its marks where it has any from the beginning.
+    pub fn finish(mut self, sent_at_ms: u64) -> (Vec<u8>, Option<Marks>) {
+        let all_apart = self.apart.iter().all(|apart| *apart);
+        let mut marks = None;
+        if !all_apart {
+            for (index, _) in self.apart.iter().enumerate().filter(|(_, apart)| **apart) {
+                marks.get_or_insert_with(|| Marks::new(self.apart.len(), None)).touch(index);
+            }
+        }
         let mut row = Vec::with_capacity(HEADER_BYTES + 4 * self.ends.len() + self.data.len());
-        row.extend_from_slice(&[LAYOUT, if self.apart { CHUNK_APART } else { 0 }]);
+        row.extend_from_slice(&[LAYOUT, if all_apart { CHUNK_APART } else { 0 }]);
         row.extend_from_slice(&(self.ends.len() as u16).to_le_bytes());
         row.extend_from_slice(&sent_at_ms.to_le_bytes());
         for end in self.ends.drain(..) {
             row.extend_from_slice(&end.to_le_bytes());
         }
         row.append(&mut self.data);
-        row
+        (row, marks)
     }
 }
 
@@ -173,6 +185,8 @@ pub struct EntryView {
     pub size: u64,
     /// When it is to be removed, in state ms.
     pub expires_ms: Option<u64>,
+    /// Whether the fields name a priority or a group.
+    pub has_lane: bool,
     /// Where fields and body are.
     pub content: Content,
 }
@@ -263,7 +277,7 @@ impl<'a> ChunkView<'a> {
             expires_ms = Some(u64::from_le_bytes(bytes));
             at += 8;
         }
-        let (size, content) = match flags & !FLAG_EXPIRES {
+        let (size, content) = match flags & !(FLAG_EXPIRES | FLAG_LANE) {
             0 => {
                 let body = at;
                 let size = end.checked_sub(body).ok_or_else(|| damaged("ends cross"))?;
@@ -283,7 +297,8 @@ impl<'a> ChunkView<'a> {
             }
             _ => return Err(damaged("unknown flags of an entry")),
         };
-        Ok(EntryView { crc, size: size as u64, expires_ms, content })
+        let has_lane = flags & FLAG_LANE != 0;
+        Ok(EntryView { crc, size: size as u64, expires_ms, has_lane, content })
     }
 }
 
@@ -300,6 +315,7 @@ mod tests {
             crc: 7,
             size: (fields.len() + body.len()) as u64,
             expires_ms: fields.first().map(|_| 77),
+            has_lane: fields == b"lane",
             fields,
             body,
         }
@@ -308,11 +324,12 @@ mod tests {
     #[test]
     fn entries_come_back_as_they_went_in() {
         let large = vec![1; LARGE_CHUNK_BYTES_MAX];
-        let mut builder = ChunkBuilder::new(true);
+        let mut builder = ChunkBuilder::default();
         for entry in [entry(b"", b""), entry(b"f", b"body"), entry(b"", b"x"), entry(b"", &large)] {
-            builder.push(&entry);
+            builder.push(&entry, true);
         }
-        let row = builder.finish(99);
+        let (row, marks) = builder.finish(99);
+        assert_eq!(marks, None);
         let view = ChunkView::new(&row).unwrap();
         assert_eq!((view.count(), view.sent_at_ms()), (4, 99));
         assert!(view.is_apart());
@@ -334,27 +351,42 @@ mod tests {
     }
 
     #[test]
+    fn messages_apart_among_others_are_marked_from_the_beginning() {
+        for apart in [[false, false], [false, true], [true, true]] {
+            let mut builder = ChunkBuilder::default();
+            builder.push(&entry(b"lane", b"body"), apart[0]);
+            builder.push(&entry(b"", b"body"), apart[1]);
+            let (row, marks) = builder.finish(1);
+            let view = ChunkView::new(&row).unwrap();
+            assert_eq!(view.is_apart(), apart == [true, true]);
+            let marked = marks.map(|marks| [0, 1].map(|index| marks.is_marked(index)));
+            assert_eq!(marked, (apart == [false, true]).then_some(apart));
+            assert!(view.entry(0).unwrap().has_lane && !view.entry(1).unwrap().has_lane);
+        }
+    }
+
+    #[test]
     fn rows_stay_under_their_limits() {
         for (body_bytes, limit) in
             [(0, CHUNK_BYTES_MAX), (100, CHUNK_BYTES_MAX), (5000, LARGE_CHUNK_BYTES_MAX)]
         {
             let body = vec![0; body_bytes];
             let entry = entry(b"", &body);
-            let mut builder = ChunkBuilder::new(true);
+            let mut builder = ChunkBuilder::default();
             while !builder.is_full_for(&entry) {
-                builder.push(&entry);
+                builder.push(&entry, false);
             }
-            let row = builder.finish(0).len();
+            let row = builder.finish(0).0.len();
             assert!(row <= limit && row + body_bytes + 9 > limit, "{body_bytes}: {row}");
         }
     }
 
     #[test]
     fn damaged_rows_are_errors_not_panics() {
-        let mut builder = ChunkBuilder::new(true);
-        builder.push(&entry(b"ff", b"body"));
-        builder.push(&entry(b"", b"body"));
-        let row = builder.finish(1);
+        let mut builder = ChunkBuilder::default();
+        builder.push(&entry(b"ff", b"body"), true);
+        builder.push(&entry(b"", b"body"), true);
+        let (row, _) = builder.finish(1);
         for at in 0..row.len() {
             for value in [0, 1, 3, 0x7f, 0xff] {
                 let mut bad = row.clone();

@@ -65,8 +65,11 @@ impl Tables<'_> {
             parts: (queue, 0, 0)..=(queue, u64::MAX, u32::MAX),
             marks: whole.clone(),
             returned: whole.clone(),
-            blocked: whole.clone()
+            blocked: whole.clone(),
+            tried: whole.clone(),
+            turns: (queue, 0)..=(queue, u8::MAX)
         );
+        freed += self.free_lanes(queue, most - freed)?;
         for key in keys(self.delayed.range(whole.clone())?, most - freed)? {
             freed += 1;
             self.remove_delayed(key.0, key.1)?;

@@ -66,6 +66,11 @@ impl Tables<'_> {
                 faults.push(format!("chunk {first} of queue {queue}, which does not exist"));
             }
         }
+        for queue in self.queues_with_lanes()? {
+            if !is_live(queue) && self.graves.get(queue)?.is_none() {
+                faults.push(format!("lanes of queue {queue}, which does not exist"));
+            }
+        }
         for row in self.marks.iter()? {
             let (queue, first) = row?.0.value();
             if self.chunks.get((queue, first))?.is_none() {

@@ -6,8 +6,9 @@ use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
 use super::lease::{Delivered, LeaseRow};
 use super::marks::Marks;
 use super::schema::{
-    BLOCKED, CHUNKS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, LEASE_ENDS, LEASES, MARKS, META,
-    META_FORMAT, META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
+    BLOCKED, CHUNKS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, HOLDS, LEASE_ENDS, LEASES, MARKS, META,
+    META_FORMAT, META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED, RING, TRIED, TURNS,
+    WAITING,
 };
 use super::{Result, StoreError};
 
@@ -41,6 +42,11 @@ pub struct Tables<'t> {
     pub(super) leases: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) lease_ends: Table<'t, (u64, u64, u64), ()>,
     pub(super) producers: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) waiting: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) tried: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) holds: Table<'t, &'static [u8], ()>,
+    pub(super) ring: Table<'t, &'static [u8], ()>,
+    pub(super) turns: Table<'t, (u64, u8), &'static [u8]>,
     pub(super) graves: Table<'t, u64, ()>,
 }
 
@@ -110,6 +116,11 @@ impl<'t> Tables<'t> {
             leases: txn.open_table(LEASES)?,
             lease_ends: txn.open_table(LEASE_ENDS)?,
             producers: txn.open_table(PRODUCERS)?,
+            waiting: txn.open_table(WAITING)?,
+            tried: txn.open_table(TRIED)?,
+            holds: txn.open_table(HOLDS)?,
+            ring: txn.open_table(RING)?,
+            turns: txn.open_table(TURNS)?,
             graves: txn.open_table(GRAVES)?,
         })
     }

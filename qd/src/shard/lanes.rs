@@ -1,0 +1,252 @@
+//! Lanes of a queue: where the messages of a priority and a group are ready.
+//!
+//! Always true here:
+//!
+//! - The messages of a plain queue that say nothing of priority and group are in its *default lane*,
+//!   which has no row: its cursor and its returned messages are its index. All others, and all of an
+//!   ordered queue, have an index in a row of `waiting` while they are ready, and none otherwise.
+//! - A group of an ordered queue is in the ring when it can be served: it has a ready message, a
+//!   consumer has none of its messages, and none that is delayed comes before the first ready one.
+//!   This is found out once for all that happens in a record before a receive or its end.
+
+use bytes::Bytes;
+use qd_protocol::message::Properties;
+use qd_protocol::{ErrorCode, Refusal};
+
+use super::dead_letter::damaged_fields;
+use super::place::Place;
+use super::{CHUNKS_WALKED_PER_RECORD_MAX, Queue, Step};
+use crate::store::chunk::{ChunkView, Content, EntryView};
+use crate::store::lanes::{Hold, Lane};
+use crate::store::lease::{Delivered, Run};
+use crate::store::{Result, Tables};
+
+/// Priority, group and dedup id in the stored fields of a message.
+pub(super) fn read_properties(fields: &Bytes) -> Result<Properties> {
+    if fields.is_empty() {
+        return Ok(Properties::default());
+    }
+    Properties::of(fields).map_err(|error| damaged_fields(&error))
+}
+
+/// True when they name a priority or a group.
+pub(super) fn has_lane(properties: &Properties) -> bool {
+    properties.priority != 0 || !properties.group.is_empty()
+}
+
+/// The lane of a message with these properties; `None`: the default one.
+fn lane(ordered: bool, properties: &Properties) -> Option<Lane> {
+    let group = || properties.group.clone().into_bytes();
+    if ordered {
+        return Some(Lane { priority: 0, group: group() });
+    }
+    has_lane(properties).then(|| Lane { priority: properties.priority, group: group() })
+}
+
+/// The lane of a message in its chunk; `None`: the default one.
+pub(super) fn lane_in_chunk(
+    tables: &Tables<'_>,
+    number: u64,
+    queue: &Queue,
+    id: u64,
+    (view, entry): (&ChunkView<'_>, &EntryView),
+) -> Result<Option<Lane>> {
+    let ordered = queue.attributes.ordered;
+    if !entry.has_lane {
+        return Ok(lane(ordered, &Properties::default()));
+    }
+    let fields = match entry.content {
+        Content::Inline { fields, body, .. } => Bytes::copy_from_slice(view.bytes(fields, body)?),
+        Content::External { fields, .. } => Bytes::from(tables.parts_start(number, id, fields)?),
+    };
+    Ok(lane(ordered, &read_properties(&fields)?))
+}
+
+impl Step<'_, '_> {
+    /// Refuses a priority on an ordered queue.
+    pub(super) fn check_priority(
+        &self,
+        number: u64,
+        properties: &Properties,
+    ) -> std::result::Result<(), Refusal> {
+        let queue = &self.queues[&number];
+        if properties.priority == 0 || !queue.attributes.ordered {
+            return Ok(());
+        }
+        let name = queue.name.as_str();
+        let priority = properties.priority;
+        let text =
+            format!("queue {name:?} is ordered: a message cannot have priority {priority} there");
+        Err(ErrorCode::PriorityOnOrdered.refuse(text).with_queue(name))
+    }
+
+    /// The lane of a new message; `None`: the default one.
+    pub(super) fn lane_for(&self, number: u64, properties: &Properties) -> Option<Lane> {
+        lane(self.queues[&number].attributes.ordered, properties)
+    }
+
+    /// The lane of a live message and the first id of its chunk; `None`: the default lane.
+    pub(super) fn lane_of(&mut self, number: u64, id: u64) -> Result<Option<(Lane, u64)>> {
+        self.flush(number)?;
+        let Some(row) = self.tables.chunk_from(number, id)? else {
+            return Ok(None);
+        };
+        let view = row.view()?;
+        let entry = view.entry((id - row.first) as usize)?;
+        let lane = lane_in_chunk(self.tables, number, &self.queues[&number], id, (&view, &entry))?;
+        Ok(lane.map(|lane| (lane, row.first)))
+    }
+
+    /// The group of a live message of an ordered queue; `None`: the queue is none.
+    pub(super) fn group_of(&mut self, number: u64, id: u64) -> Result<Option<Vec<u8>>> {
+        if !self.queues[&number].attributes.ordered {
+            return Ok(None);
+        }
+        Ok(self.lane_of(number, id)?.map(|(lane, _)| lane.group))
+    }
+
+    /// Makes a message ready in its lane again.
+    pub(super) fn give_back_to(
+        &mut self,
+        number: u64,
+        lane: Lane,
+        chunk: u64,
+        id: u64,
+        delivered: Delivered,
+    ) -> Result<()> {
+        self.tables.change_waiting(number, &lane, chunk, &[(id - chunk) as u16], &[])?;
+        let was_tried = delivered != Delivered::default();
+        if was_tried {
+            self.tables.put_tried(number, id, delivered)?;
+        }
+        let queue = self.queue(number);
+        queue.statistics.ready += 1;
+        queue.waiting += 1;
+        queue.tried += u64::from(was_tried);
+        if self.oldest_from.get(&number).is_some_and(|from| *from > id) {
+            self.oldest_from.remove(&number);
+        }
+        self.group_changed(number, lane.group);
+        Ok(())
+    }
+
+    /// Takes a ready message out of its lane. Returns what it has behind it.
+    pub(super) fn take_out_of_lane(
+        &mut self,
+        number: u64,
+        chunk: u64,
+        id: u64,
+    ) -> Result<Delivered> {
+        if let Some((lane, _)) = self.lane_of(number, id)? {
+            self.tables.change_waiting(number, &lane, chunk, &[], &[(id - chunk) as u16])?;
+            self.group_changed(number, lane.group);
+        }
+        let delivered = self.remove_tried(number, id)?;
+        let queue = self.queue(number);
+        queue.statistics.ready -= 1;
+        queue.waiting -= 1;
+        Ok(delivered)
+    }
+
+    /// Forgets what a message that was ready in a lane had behind it, and returns it.
+    pub(super) fn remove_tried(&mut self, number: u64, id: u64) -> Result<Delivered> {
+        if self.queues[&number].tried == 0 {
+            return Ok(Delivered::default());
+        }
+        let delivered = self.tables.remove_tried(number, id)?;
+        self.queue(number).tried -= u64::from(delivered.is_some());
+        Ok(delivered.unwrap_or_default())
+    }
+
+    /// Notes that something has changed in a group, in case its queue is ordered.
+    pub(super) fn group_changed(&mut self, number: u64, group: Vec<u8>) {
+        if self.queues[&number].attributes.ordered {
+            self.changed_groups.insert((number, group));
+        }
+    }
+
+    /// Ends the hold of a message on its group, in case its queue is ordered.
+    pub(super) fn end_hold(&mut self, number: u64, id: u64, hold: Hold) -> Result<()> {
+        if let Some(group) = self.group_of(number, id)? {
+            self.tables.remove_hold(number, &group, hold, id)?;
+            self.group_changed(number, group);
+        }
+        Ok(())
+    }
+
+    /// Ends the holds of messages that were leased.
+    pub(super) fn end_holds(&mut self, number: u64, runs: &[Run]) -> Result<()> {
+        if self.queues[&number].attributes.ordered {
+            for id in runs.iter().flat_map(Run::ids) {
+                self.end_hold(number, id, Hold::Leased)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out of the groups that have changed which can be served now: of one queue, or of all.
+    pub(super) fn refresh_groups(&mut self, only: Option<u64>) -> Result<()> {
+        let changed = match only {
+            None => std::mem::take(&mut self.changed_groups),
+            Some(number) => {
+                let mut of_it = self.changed_groups.split_off(&(number, Vec::new()));
+                let mut behind = of_it.split_off(&(number + 1, Vec::new()));
+                self.changed_groups.append(&mut behind);
+                of_it
+            }
+        };
+        for (number, group) in changed {
+            if self.queues.contains_key(&number) {
+                self.refresh_group(number, group)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh_group(&mut self, number: u64, group: Vec<u8>) -> Result<()> {
+        let lane = Lane { priority: 0, group };
+        let hold = self.tables.hold(number, &lane.group)?;
+        let can_be = match hold {
+            Some((Hold::Leased, _)) => false,
+            _ => match self.tables.waiting_from(number, &lane, 0)? {
+                None => false,
+                Some(row) => {
+                    let first =
+                        row.spans.indexes().next().map(|index| row.chunk + u64::from(index));
+                    first.is_some_and(|first| hold.is_none_or(|(_, delayed)| first < delayed))
+                }
+            },
+        };
+        let could_be = self.tables.set_servable(number, &lane.group, can_be)?;
+        let queue = self.queue(number);
+        queue.servable = queue.servable + u64::from(can_be) - u64::from(could_be);
+        Ok(())
+    }
+
+    /// The message with the lowest id that is ready in a lane; `None` also when a record would have to
+    /// look too far for it.
+    pub(super) fn oldest_waiting(&mut self, number: u64) -> Result<Option<(u64, Place)>> {
+        if self.queues[&number].waiting == 0 {
+            return Ok(None);
+        }
+        let mut from = self.oldest_from.get(&number).copied().unwrap_or(0);
+        let mut found = None;
+        while self.walked < CHUNKS_WALKED_PER_RECORD_MAX && found.is_none() {
+            let Some(row) = self.tables.chunk_from(number, from)? else {
+                break;
+            };
+            let (chunk, end) = (row.first, row.first + row.view()?.count() as u64);
+            drop(row);
+            for id in from.max(chunk)..end {
+                if self.place(number, id)? == Some(Place::Waiting(chunk)) {
+                    found = Some((id, Place::Waiting(chunk)));
+                    break;
+                }
+            }
+            from = found.map_or(end, |(id, _)| id);
+            self.walked += usize::from(found.is_none());
+        }
+        self.oldest_from.insert(number, from);
+        Ok(found)
+    }
+}

@@ -129,7 +129,7 @@ fn queue(name: &str) -> QueueName {
 fn create(name: &str) -> Create {
     let attributes =
         AttributeChanges { max_message_size: Some(16 << 20), ..AttributeChanges::default() };
-    Create { queue: queue(name), if_exists: IfExists::Compare, attributes }
+    Create { queue: queue(name), if_exists: IfExists::Compare, attributes, with: None }
 }
 
 fn send(name: &str, body: Vec<u8>) -> Send {

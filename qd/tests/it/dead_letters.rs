@@ -47,7 +47,7 @@ impl Run {
 
     fn create(&mut self, queue: &str, attributes: AttributeChanges) {
         let if_exists = IfExists::Update;
-        let create = Create { queue: name(queue), if_exists, attributes };
+        let create = Create { queue: name(queue), if_exists, attributes, with: None };
         let outcome = self.run(Command::Create(create));
         assert!(matches!(outcome, Outcome::Created(_)), "{outcome:?}");
     }
@@ -193,7 +193,7 @@ fn cycles_of_dead_letter_queues_are_refused_whoever_closes_them() {
     run.create("c", to("a"));
     for (queue, target) in [("a", "a"), ("b", "c"), ("b", "a")] {
         let if_exists = IfExists::Update;
-        let create = Create { queue: name(queue), if_exists, attributes: to(target) };
+        let create = Create { queue: name(queue), if_exists, attributes: to(target), with: None };
         let outcome = run.run(Command::Create(create));
         let Outcome::Refused(refusal) = outcome else { panic!("{queue} -> {target}: {outcome:?}") };
         assert_eq!(refusal.code, ErrorCode::AttributesConflict);
@@ -204,6 +204,7 @@ fn cycles_of_dead_letter_queues_are_refused_whoever_closes_them() {
         queue: name("x"),
         if_exists: IfExists::Compare,
         attributes: AttributeChanges::default(),
+        with: None,
     };
     assert!(matches!(run.run(Command::Create(create)), Outcome::Refused(_)));
 }

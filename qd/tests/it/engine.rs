@@ -108,6 +108,7 @@ impl Rig {
                 queue: name(queue),
                 if_exists: IfExists::Compare,
                 attributes: AttributeChanges::default(),
+                with: None,
             }));
         }
         rig
@@ -296,6 +297,7 @@ fn repeated_drop_leaves_those_alone_who_wait_for_the_new_queue_of_that_name() {
         queue: name("a"),
         if_exists: IfExists::Compare,
         attributes: AttributeChanges::default(),
+        with: None,
     };
     rig.submit(&admin, 2, Some(origin(2)), Work::create(create));
     rig.submit(&consumer, 1, None, receive("a", 60_000, |_| ()));

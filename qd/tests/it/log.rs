@@ -25,7 +25,7 @@ fn name() -> QueueName {
 
 fn create() -> Vec<Entry> {
     let attributes = AttributeChanges::default();
-    let create = Create { queue: name(), if_exists: IfExists::Keep, attributes };
+    let create = Create { queue: name(), if_exists: IfExists::Keep, attributes, with: None };
     vec![Entry { origin: None, command: Command::Create(create) }]
 }
 

@@ -132,6 +132,7 @@ impl Model {
             Command::ById(by_id) => self.by_id(by_id),
             Command::Update(update) => self.update(update),
             Command::Redrive(redrive) => self.redrive(redrive),
+            Command::Purge(_) | Command::Transact(_) => unreachable!("no history has it"),
         }
     }
 

@@ -285,6 +285,7 @@ impl Intent {
                 queue: queue_name(*queue),
                 if_exists: *if_exists,
                 attributes: (**attributes).clone(),
+                with: None,
             }),
             Self::Drop(queue, only_if_empty) => {
                 Command::Drop(Drop { queue: queue_name(*queue), only_if_empty: *only_if_empty })
@@ -351,6 +352,7 @@ pub fn message(body: Vec<u8>, headers: bool) -> NewMessage {
         size: (body.bytes.len() + headers.size()) as u64,
         due: None,
         ttl_ms: None,
+        unique: false,
         fields: headers.to_fields(),
         body: body.bytes,
     }

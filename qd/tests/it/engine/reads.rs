@@ -15,6 +15,7 @@ fn create_many(rig: &mut Rig) {
             queue: name(&format!("{}{number:04}", "a".repeat(110))),
             if_exists: IfExists::Compare,
             attributes: AttributeChanges::default(),
+            with: None,
         })
     };
     let entries = (0..1_000).map(|number| Entry { origin: None, command: create(number) });

@@ -44,7 +44,9 @@ fn plain(outcome: Outcome) -> Outcome {
         }
         Outcome::Sent(runs) => {
             let sent = qd_protocol::verbs::Sent { runs };
-            let entries = sent.entries().map(|entry| entry.map_err(|refusal| refusal.code));
+            let entries = sent.entries();
+            let entries =
+                entries.map(|entry| entry.map(|at| at.id).map_err(|refusal| refusal.code));
             Outcome::Sent(entries.map(run_of_one).collect())
         }
         other => other,

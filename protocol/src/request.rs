@@ -5,8 +5,8 @@ use bytes::{BufMut, BytesMut};
 use crate::error::Refusal;
 use crate::frame::{FLAG_ANSWER, FLAG_NUMBERED, FLAG_REFUSED, Frame, put_frame};
 use crate::verbs::{
-    Cancel, Create, Delete, Describe, Discard, Drop, Extend, Hello, List, Peek, Ping, Purge, Receive,
-    Redrive, Reject, Release, Reschedule, Send, Shutdown, Transact, Update, Verb,
+    Cancel, Create, Delete, Describe, Discard, Drop, Extend, Hello, List, Peek, Ping, Purge,
+    Receive, Redrive, Reject, Release, Reschedule, Send, Shutdown, Transact, Update, Verb,
 };
 use crate::wire::{DecodeError, Payload, Reader};
 
@@ -158,6 +158,6 @@ macro_rules! requests {
 }
 
 requests!(
-    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Update, Send, Receive, Delete,
-    Extend, Release, Discard, Reschedule, Reject, Redrive, Peek, Purge, Transact
+    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Update, Peek, Send, Receive,
+    Delete, Extend, Release, Discard, Reschedule, Reject, Redrive, Purge, Transact
 );

@@ -39,9 +39,8 @@ impl Properties {
     pub fn check(&self) -> Result<(), Refusal> {
         let dedup_id = self.dedup_id.as_deref();
         if dedup_id == Some("") {
-            return Err(ErrorCode::AttributeOutOfRange.refuse(format!(
-                "the dedup id is empty: it has 1 to {TEXT_BYTES_MAX} bytes"
-            )));
+            return Err(ErrorCode::AttributeOutOfRange
+                .refuse(format!("the dedup id is empty: it has 1 to {TEXT_BYTES_MAX} bytes")));
         }
         for (name, text) in [("group", self.group.as_str()), ("dedup-id", dedup_id.unwrap_or(""))] {
             let bytes = text.len();

@@ -222,7 +222,15 @@ impl Payload for Peeked {
             let fields = input.u32("length of optional fields")? as usize;
             let fields = input.bytes("optional fields", fields)?;
             let body = Body { bytes: input.bytes("body", body)?, crc };
-            messages.push(PeekedMessage { id, state, attempts, sent_at_ms, until_ms, fields, body });
+            messages.push(PeekedMessage {
+                id,
+                state,
+                attempts,
+                sent_at_ms,
+                until_ms,
+                fields,
+                body,
+            });
         }
         skip_fields(input)?;
         Ok(Self { more, last, messages })

@@ -93,8 +93,7 @@ impl Payload for Purge {
         let queue = queue_name(input)?;
         let dry_run = input.flag("dry run")?;
         let headers = Headers::default();
-        let mut purge =
-            Self { queue, older_than_ms: None, headers, dry_run, after: 0, through: 0 };
+        let mut purge = Self { queue, older_than_ms: None, headers, dry_run, after: 0, through: 0 };
         while let Some((tag, mut value)) = input.field()? {
             match tag {
                 FIELD_OLDER_THAN => purge.older_than_ms = Some(value.u64("older than")?),

@@ -8,7 +8,7 @@ use value::Attribute;
 pub use value::{DEAD_LETTER_SUFFIX, DeadLetter, SOURCE_NAME_CHARACTERS_MAX, Value};
 
 use crate::name::QueueName;
-use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
+use crate::wire::{DecodeError, Payload, Reader, put_field, put_string, utf8};
 
 /// The value of an attribute that sets no limit.
 pub const UNLIMITED: u64 = u64::MAX;
@@ -169,13 +169,13 @@ attributes! {
     /// What happens to a message that comes when the queue is full: [`OVERFLOW_REJECT`] or
     /// [`OVERFLOW_DROP_OLDEST`].
     overflow: u64 = 13, "overflow", OVERFLOW_REJECT, OVERFLOW_REJECT, OVERFLOW_DROP_OLDEST, false, Overflow;
-    /// Whether the messages of a group are delivered strictly in their order, and are held by one
-    /// lease at a time. Changes only while the queue is empty.
+    /// Whether the messages of a group are delivered strictly in the order of their ids, to one
+    /// receive at a time. Changes only while the queue is empty.
     ordered: bool = 14, "ordered", false, 0, 1, false, Flag;
     /// How long after a message with a dedup id another one with the same id is a duplicate; 0, for
     /// no time, to 14 days. A change is for messages sent from then on.
     dedup_window_ms: u64 = 15, "dedup-window", 300_000, 0, DEDUP_WINDOW_MS_MAX, false, Milliseconds;
-    /// Whether deliveries are stopped: a receive finds nothing.
+    /// Whether deliveries are stopped: a receive finds nothing. All else goes on.
     paused: bool = 16, "paused", false, 0, 1, false, Flag;
 }
 
@@ -270,7 +270,8 @@ statistics! {
     dead_letter_blocked = 13;
     /// Messages that `redrive` moved out of this queue.
     redriven = 14;
-    /// Messages that were not taken because one with their dedup id was there before.
+    /// Messages that were not stored because one with their dedup id was there before; not part of
+    /// `sent`.
     duplicates = 15;
 }
 
@@ -309,6 +310,15 @@ impl Payload for QueueDescription {
         }
         Ok(Self { name, created_at_ms, attributes, statistics })
     }
+}
+
+/// Reads an optional field whose value is all of a queue's name.
+pub(crate) fn queue_name_of_field(
+    field: &'static str,
+    value: &mut Reader,
+) -> Result<QueueName, DecodeError> {
+    QueueName::new(utf8(field, &value.rest())?)
+        .map_err(|error| DecodeError::value(field, error.to_string()))
 }
 
 /// Reads a short string that must be a queue name.

@@ -113,7 +113,8 @@ error_codes! {
     QueueExists = 11, "queue_exists", FixRequest, false;
     /// The queue holds messages, and what was asked for can only be done to an empty one.
     QueueNotEmpty = 12, "queue_not_empty", FixRequest, false;
-    /// The value of an attribute, or of a time in the request, is outside its range.
+    /// The value of an attribute, or of a time, group or dedup id in the request, is outside its
+    /// range.
     AttributeOutOfRange = 13, "attribute_out_of_range", FixRequest, false;
     /// The queue was dropped while the request waited.
     QueueDropped = 14, "queue_dropped", Gone, false;
@@ -135,7 +136,7 @@ error_codes! {
     MessageLeased = 25, "message_leased", TryAgain, true;
     /// The queue has no dead-letter queue: delete or release the message.
     NoDeadLetter = 26, "no_dead_letter", FixRequest, false;
-    /// A message for an ordered queue has a priority of its own.
+    /// A message that is sent to an ordered queue has a priority, which has no meaning there.
     PriorityOnOrdered = 27, "priority_on_ordered", FixRequest, false;
     /// The lease of this receipt is over; the message may be with somebody else.
     ReceiptExpired = 30, "receipt_expired", Gone, false;

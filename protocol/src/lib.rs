@@ -30,7 +30,7 @@ pub use attributes::{AttributeChanges, Attributes, QueueDescription, Statistics}
 pub use client::{Client, ClientError};
 pub use error::{Class, ErrorCode, Refusal};
 pub use frame::{Frame, FrameCodec};
-pub use message::{Body, DeadLettered, Headers, Reason};
+pub use message::{Body, DeadLettered, Headers, Properties, Reason};
 pub use name::QueueName;
 pub use receipt::Receipt;
 pub use request::{Numbering, Request};
@@ -45,8 +45,8 @@ pub const FRAME_BYTES_MAX: u32 = 17 << 20;
 /// settles, and one largest message. 4 MiB leave 419 bytes a status: 9 for its run, and 410 for a
 /// refusal with the longest name of a queue and a text of up to 271 bytes. The message has 74
 /// bytes of its own, 16 MiB of headers and body, and 7 more for each header, of which 64 KiB hold
-/// 65,536 at most: 448 KiB. 575 KiB are left for where it became a dead letter, some 1.3 KiB for
-/// each of at most 8 times. Many small messages have 1 MiB of stored fields and bodies together.
+/// 65,536 at most: 448 KiB. 575 KiB are left for group, dedup id and priority, 272 bytes at most,
+/// and for where it became a dead letter, some 1.3 KiB for each of at most 8 times. Many small messages have 1 MiB of stored fields and bodies together.
 pub const ANSWER_FRAME_BYTES_MAX: u32 = FRAME_BYTES_MAX + (4 << 20);
 /// Most entries (messages, receipts or ids) in one request.
 pub const BATCH_ENTRIES_MAX: u32 = 10_000;

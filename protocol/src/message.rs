@@ -5,7 +5,7 @@ mod properties;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-pub use dead_letter::{DeadLettered, Reason, without_dead_letters};
+pub use dead_letter::{DeadLettered, HOPS_MAX, Reason, without_dead_letters};
 pub use properties::{Properties, TEXT_BYTES_MAX};
 
 use crate::wire::{DecodeError, Reader, put_field, utf8};
@@ -72,12 +72,27 @@ impl Headers {
     pub(crate) fn put_fields(&self, tag: u8, out: &mut BytesMut) {
         for (key, value) in &self.0 {
             put_field(out, tag, |out| {
-                // A key longer than a u16 is refused by `SendEntry::check` before it gets here.
+                // A key longer than a u16 is refused by `SendEntry::check` before it gets here. Where
+                // headers are compared it may get here, and still no message has such a header: key
+                // and value together stay over `HEADERS_BYTES_MAX`.
                 out.put_u16_le(key.len() as u16);
                 out.put_slice(key.as_bytes());
                 out.put_slice(value.as_bytes());
             });
         }
+    }
+
+    /// Reads the value of one header field of a request that compares up to `maximum` headers.
+    pub(crate) fn read_compared(
+        &mut self,
+        maximum: usize,
+        value: &mut Reader,
+    ) -> Result<(), DecodeError> {
+        if self.0.len() >= maximum {
+            let reason = format!("there are more than {maximum}");
+            return Err(DecodeError::value("headers to compare", reason));
+        }
+        self.read_field(value)
     }
 
     /// Reads the value of one header field.

@@ -10,7 +10,7 @@ use tokio_util::codec::Decoder;
 
 use crate::address::Address;
 use crate::frame::{Frame, FrameCodec, put_frame};
-use crate::message::{Headers, without_dead_letters};
+use crate::message::{Headers, Properties, without_dead_letters};
 use crate::name::QueueName;
 use crate::preamble::{ClientPreamble, MAGIC, ServerPreamble};
 use crate::receipt::Receipt;
@@ -18,10 +18,11 @@ use crate::request::{
     AnswerError, Numbering, Request, put_answer, put_refusal, read_answer, reencode_answer,
 };
 use crate::verbs::{
-    Create, Created, Delete, Describe, Discard, Drop, Dropped, Extend, Hello, List, Ping, Pong,
-    Receive, Redrive, Reject, Release, Reschedule, Send, Settled, Update, Updated, Verb, Welcome,
+    Create, Created, Delete, Describe, Discard, Drop, Dropped, Extend, Hello, List, Peek, Ping,
+    Pong, Purge, Receive, Redrive, Reject, Release, Reschedule, Send, Settled, Shutdown,
+    ShuttingDown, Transact, Update, Updated, Verb, Welcome,
 };
-use crate::wire::Reader;
+use crate::wire::{Payload, Reader};
 
 fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
@@ -76,10 +77,24 @@ fn answer_is_steady(frame: Frame) -> Result<(), TestCaseError> {
         let _ = Extend::check_answer(&extended);
         prop_assert!(extended.entries().count() <= extended.lease_until_ms.len());
     }
+    if let Ok(peeked) = read_answer::<Peek>(frame.clone()) {
+        let _ = Peek::check_answer(&peeked);
+        for message in &peeked.messages {
+            let _ = message.headers();
+            let _ = message.properties();
+            let _ = message.dead_letter();
+        }
+    }
+    if let Ok(transacted) = read_answer::<Transact>(frame.clone()) {
+        for sent in &transacted.sent {
+            let _ = sent.entries().take(100).count();
+        }
+    }
     if let Ok(received) = read_answer::<Receive>(frame) {
         let _ = Receive::check_answer(&received);
         for message in &received.messages {
             let _ = message.headers();
+            let _ = message.properties();
             let _ = message.dead_letter();
             let _ = without_dead_letters(&message.fields);
             let _ = Headers::stored_have(&message.fields, "key", "value");
@@ -115,6 +130,9 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
         values::sent().prop_map(|answer| answer_bytes::<Send>(&answer)),
         values::extended().prop_map(|answer| answer_bytes::<Extend>(&answer)),
         values::redriven().prop_map(|answer| answer_bytes::<Redrive>(&answer)),
+        values::peeked().prop_map(|answer| answer_bytes::<Peek>(&answer)),
+        values::purged().prop_map(|answer| answer_bytes::<Purge>(&answer)),
+        values::transacted().prop_map(|answer| answer_bytes::<Transact>(&answer)),
         values::listed().prop_map(|answer| answer_bytes::<List>(&answer)),
         values::refusal().prop_map(|refusal| {
             let mut out = BytesMut::new();
@@ -184,6 +202,7 @@ proptest! {
         statuses in values::statuses(),
         extended in values::extended(),
         redriven in values::redriven(),
+        transacted in values::transacted(),
     ) {
         answer_survives::<Send>(&sent)?;
         answer_survives::<Receive>(&received)?;
@@ -195,23 +214,29 @@ proptest! {
         answer_survives::<Reject>(&settled)?;
         answer_survives::<Redrive>(&redriven)?;
         answer_survives::<Extend>(&extended)?;
+        answer_survives::<Transact>(&transacted)?;
     }
 
     #[test]
     fn any_answer_about_queues_survives_the_wire(
         listed in values::listed(),
+        peeked in values::peeked(),
+        purged in values::purged(),
         description in values::description(),
         flag in any::<bool>(),
         messages in any::<u64>(),
         server in values::text(),
     ) {
         answer_survives::<List>(&listed)?;
+        answer_survives::<Peek>(&peeked)?;
+        answer_survives::<Purge>(&purged)?;
         answer_survives::<Describe>(&description)?;
         answer_survives::<Create>(&Created { created: flag })?;
         answer_survives::<Update>(&Updated { changed: flag })?;
         answer_survives::<Drop>(&Dropped { messages })?;
         answer_survives::<Ping>(&Pong { time_ms: messages })?;
         answer_survives::<Hello>(&Welcome { server })?;
+        answer_survives::<Shutdown>(&ShuttingDown)?;
     }
 
     #[test]
@@ -237,6 +262,28 @@ proptest! {
         received.fields = dead.appended_to(&received.fields).unwrap();
         prop_assert_eq!(received.dead_letter(), Ok(Some(dead)));
         prop_assert_eq!(received.headers(), Ok(headers));
+    }
+
+    #[test]
+    fn properties_survive_the_way_through_a_message(
+        entry in values::entry(),
+        dead in values::dead_lettered(),
+    ) {
+        let stored = entry.stored_fields();
+        prop_assert_eq!(Properties::of(&stored), Ok(entry.properties.clone()));
+        let fields = dead.appended_to(&stored).unwrap();
+        prop_assert_eq!(Properties::of(&fields), Ok(entry.properties));
+        prop_assert_eq!(without_dead_letters(&fields), Ok(stored));
+        let mut received = values::message_with(&entry.headers);
+        received.fields = fields;
+        prop_assert_eq!(received.headers(), Ok(entry.headers));
+    }
+
+    #[test]
+    fn entry_takes_the_bytes_that_it_says(entry in values::entry()) {
+        let mut out = BytesMut::new();
+        entry.encode(&mut out);
+        prop_assert_eq!(out.len(), entry.encoded_bytes());
     }
 
     #[test]

@@ -158,6 +158,6 @@ macro_rules! requests {
 }
 
 requests!(
-    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Update, Send, Receive, Delete,
-    Extend, Release, Discard, Reschedule, Reject, Redrive, Peek, Purge, Transact
+    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Update, Peek, Send, Receive,
+    Delete, Extend, Release, Discard, Reschedule, Reject, Redrive, Purge, Transact
 );

@@ -1,4 +1,15 @@
 //! What decides about a message's place in its queue, and how it is known again.
+//!
+//! It travels as optional fields of the message, and is stored with it as it came:
+//!
+//! ```text
+//! field 5: u8 priority; 0 without it
+//! field 6: group, the bytes to the end; empty without it
+//! field 7: dedup id, the bytes to the end
+//! ```
+//!
+//! Always true here: what has no field is as if nothing was said, so that a message has one encoding;
+//! stored fields that are damaged are a [`DecodeError`], and never panic.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -20,7 +31,8 @@ pub struct Properties {
     /// Up to [`TEXT_BYTES_MAX`] bytes. The groups of a queue take turns, and an ordered queue keeps
     /// the order within each. The empty one is a group like any other.
     pub group: String,
-    /// 1 to [`TEXT_BYTES_MAX`] bytes: what marks a message that is sent once more as the same one.
+    /// 1 to [`TEXT_BYTES_MAX`] bytes: a message that is sent once more with the same one in the same
+    /// queue is a duplicate.
     pub dedup_id: Option<String>,
 }
 
@@ -35,12 +47,16 @@ impl Properties {
         Ok(properties)
     }
 
-    /// What is wrong with them whatever the queue.
+    /// What is wrong with them whatever the queue: a text that is too long, an empty dedup id
+    /// (`attribute_out_of_range`).
     pub fn check(&self) -> Result<(), Refusal> {
         let dedup_id = self.dedup_id.as_deref();
         if dedup_id == Some("") {
+            let text = format!("an empty dedup-id: it has 1 to {TEXT_BYTES_MAX} bytes");
+            let maximum = TEXT_BYTES_MAX as u64;
             return Err(ErrorCode::AttributeOutOfRange
-                .refuse(format!("the dedup id is empty: it has 1 to {TEXT_BYTES_MAX} bytes")));
+                .refuse(text)
+                .with_limit("dedup-id", 0, maximum));
         }
         for (name, text) in [("group", self.group.as_str()), ("dedup-id", dedup_id.unwrap_or(""))] {
             let bytes = text.len();
@@ -88,5 +104,89 @@ impl Properties {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Limit;
+
+    fn properties(priority: u8, group: &str, dedup_id: Option<&str>) -> Properties {
+        let dedup_id = dedup_id.map(str::to_owned);
+        Properties { priority, group: group.to_owned(), dedup_id }
+    }
+
+    fn fields(properties: &Properties) -> BytesMut {
+        let mut out = BytesMut::new();
+        properties.put_fields(&mut out);
+        out
+    }
+
+    #[test]
+    fn every_property_takes_the_bytes_that_it_says() {
+        for (properties, bytes) in [
+            (properties(0, "", None), 0),
+            (properties(255, "", None), 6),
+            (properties(0, "group", None), 10),
+            (properties(0, "", Some("id")), 7),
+            (properties(1, "\u{e4}", Some("")), 18),
+        ] {
+            let fields = fields(&properties);
+            assert_eq!((fields.len(), properties.fields_bytes()), (bytes, bytes));
+            assert_eq!(Properties::of(&fields.freeze()), Ok(properties));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped_and_of_two_the_last_one_counts() {
+        let mut out = BytesMut::new();
+        put_field(&mut out, 1, |out| out.put_slice(b"no header"));
+        put_field(&mut out, FIELD_PRIORITY, |out| out.put_u8(1));
+        put_field(&mut out, FIELD_GROUP, |out| out.put_slice(b"first"));
+        put_field(&mut out, 200, |out| out.put_slice(b"from the future"));
+        put_field(&mut out, FIELD_PRIORITY, |out| out.put_u8(2));
+        put_field(&mut out, FIELD_GROUP, |_| ());
+        put_field(&mut out, FIELD_DEDUP_ID, |out| out.put_slice(b"id"));
+        assert_eq!(Properties::of(&out.freeze()), Ok(properties(2, "", Some("id"))));
+    }
+
+    #[test]
+    fn values_that_no_property_has_are_refused() {
+        for (tag, bad) in [
+            (FIELD_PRIORITY, &[][..]),
+            (FIELD_PRIORITY, &[1, 0]),
+            (FIELD_GROUP, &[0xff]),
+            (FIELD_DEDUP_ID, &[b'a', 0xc3]),
+        ] {
+            let mut out = BytesMut::new();
+            put_field(&mut out, tag, |out| out.put_slice(bad));
+            assert!(Properties::of(&out.freeze()).is_err(), "{tag} {bad:?}");
+        }
+        let whole = fields(&properties(1, "group", Some("id"))).freeze();
+        for length in [1, 5, 7, 15, whole.len() - 1] {
+            assert!(Properties::of(&whole.slice(..length)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn texts_are_held_to_their_limit_in_bytes() {
+        let (most, over) = ("x".repeat(TEXT_BYTES_MAX), "x".repeat(TEXT_BYTES_MAX + 1));
+        for good in [properties(255, &most, Some(&most)), properties(0, "", Some("i"))] {
+            assert_eq!(good.check(), Ok(()));
+        }
+        let wide = "\u{e4}".repeat(TEXT_BYTES_MAX / 2 + 1);
+        for (bad, name, current) in [
+            (properties(0, &over, None), "group", 129),
+            (properties(0, &wide, None), "group", 130),
+            (properties(0, "", Some(&over)), "dedup-id", 129),
+            (properties(0, "", Some("")), "dedup-id", 0),
+        ] {
+            let refusal = bad.check().unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::AttributeOutOfRange);
+            let limit = Limit { name: name.to_owned(), current, maximum: 128 };
+            assert_eq!(refusal.limit, Some(limit));
+            assert!(refusal.text.contains(name), "{}", refusal.text);
+        }
     }
 }

@@ -7,15 +7,17 @@ use proptest::prelude::*;
 
 use crate::attributes::{AttributeChanges, Attributes, DeadLetter, QueueDescription, Statistics};
 use crate::error::{Class, ErrorCode, Limit, Refusal};
-use crate::message::{Body, DeadLettered, Headers, Reason};
+use crate::message::{Body, DeadLettered, Headers, Properties, Reason};
 use crate::name::QueueName;
 use crate::receipt::Receipt;
 use crate::request::Request;
 use crate::verbs::delete::Statuses;
+use crate::verbs::peek::State;
 use crate::verbs::{
     Cancel, Create, Delete, Describe, Discard, Drop, Due, Extend, Extended, Hello, IfExists, List,
-    Listed, Ping, Receive, Received, ReceivedMessage, Redrive, Redriven, Reject, Release,
-    Reschedule, Send, SendEntry, Sent, SentRun, Shutdown, Until, Update,
+    Listed, Peek, Peeked, PeekedMessage, Ping, Purge, Purged, Receive, Received, ReceivedMessage,
+    Redrive, Redriven, Reject, Release, Reschedule, Send, SendEntry, Sent, SentRun, Shutdown,
+    Transact, Transacted, Until, Update,
 };
 
 pub(super) fn text() -> impl Strategy<Value = String> {
@@ -52,13 +54,13 @@ fn dead_letter() -> impl Strategy<Value = DeadLetter> {
 }
 
 fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
-    let dead = (option::of(dead_letter()), any::<[Option<bool>; 2]>());
-    let retry_delay_ms = option::of(vec(any::<u64>(), 0..20));
-    (any::<[Option<u64>; 9]>(), dead, retry_delay_ms).prop_map(|(numbers, dead, retry_delay_ms)| {
+    let others = (any::<[Option<bool>; 4]>(), option::of(dead_letter()), retry_delay_ms());
+    (any::<[Option<u64>; 10]>(), others).prop_map(|(numbers, others)| {
         let [max_messages, max_bytes, max_message_size, rest @ ..] = numbers;
         let [visibility_timeout_ms, max_in_flight, delay_ms, rest @ ..] = rest;
-        let [retention_ms, max_deliveries, overflow] = rest;
-        let (dead_letter, [dead_letter_expired, dead_letter_overflow]) = dead;
+        let [retention_ms, max_deliveries, overflow, dedup_window_ms] = rest;
+        let (flags, dead_letter, retry_delay_ms) = others;
+        let [dead_letter_expired, dead_letter_overflow, ordered, paused] = flags;
         AttributeChanges {
             max_messages,
             max_bytes,
@@ -73,15 +75,22 @@ fn attribute_changes() -> impl Strategy<Value = AttributeChanges> {
             dead_letter_overflow,
             retry_delay_ms,
             overflow,
+            ordered,
+            dedup_window_ms,
+            paused,
         }
     })
 }
 
+fn retry_delay_ms() -> impl Strategy<Value = Option<Vec<u64>>> {
+    option::of(vec(any::<u64>(), 0..20))
+}
+
 fn statistics() -> impl Strategy<Value = Statistics> {
-    any::<[u64; 14]>().prop_map(|numbers| {
+    any::<[u64; 15]>().prop_map(|numbers| {
         let [ready, delayed, leased, bytes, oldest_age_s, sent, rest @ ..] = numbers;
         let [received, deleted, expired, dropped, dead_lettered, rest @ ..] = rest;
-        let [redelivered, dead_letter_blocked, redriven] = rest;
+        let [redelivered, dead_letter_blocked, redriven, duplicates] = rest;
         Statistics {
             ready,
             delayed,
@@ -97,6 +106,7 @@ fn statistics() -> impl Strategy<Value = Statistics> {
             redelivered,
             dead_letter_blocked,
             redriven,
+            duplicates,
         }
     })
 }
@@ -149,11 +159,9 @@ pub(super) fn statuses() -> impl Strategy<Value = Statuses> {
 fn create() -> impl Strategy<Value = Create> {
     let if_exists =
         proptest::sample::select(&[IfExists::Compare, IfExists::Keep, IfExists::Update]);
-    (name(), if_exists, attribute_changes()).prop_map(|(queue, if_exists, attributes)| Create {
-        queue,
-        if_exists,
-        attributes,
-    })
+    (name(), if_exists, attribute_changes(), option::of(name())).prop_map(
+        |(queue, if_exists, attributes, with)| Create { queue, if_exists, attributes, with },
+    )
 }
 
 fn due() -> impl Strategy<Value = Due> {
@@ -164,15 +172,61 @@ fn until() -> impl Strategy<Value = Until> {
     prop_oneof![any::<u64>().prop_map(Until::By), any::<u64>().prop_map(Until::To)]
 }
 
-fn send() -> impl Strategy<Value = Send> {
+pub(super) fn properties() -> impl Strategy<Value = Properties> {
+    (any::<u8>(), text(), option::of(text())).prop_map(|(priority, group, dedup_id)| Properties {
+        priority,
+        group,
+        dedup_id,
+    })
+}
+
+pub(super) fn entry() -> impl Strategy<Value = SendEntry> {
     let times = (option::of(due()), option::of(any::<u64>()));
-    let entry = (body(), headers(), times).prop_map(|(body, headers, (due, ttl_ms))| SendEntry {
-        body,
-        headers,
-        due,
-        ttl_ms,
-    });
-    (name(), vec(entry, 0..5)).prop_map(|(queue, entries)| Send { queue, entries })
+    let properties = (properties(), any::<bool>());
+    (body(), headers(), times, properties).prop_map(
+        |(body, headers, (due, ttl_ms), (properties, unique))| SendEntry {
+            body,
+            headers,
+            due,
+            ttl_ms,
+            properties,
+            unique,
+        },
+    )
+}
+
+fn send() -> impl Strategy<Value = Send> {
+    (name(), vec(entry(), 0..5)).prop_map(|(queue, entries)| Send { queue, entries })
+}
+
+fn delete() -> impl Strategy<Value = Delete> {
+    (name(), vec(receipt(), 0..5)).prop_map(|(queue, receipts)| Delete { queue, receipts })
+}
+
+fn transact() -> impl Strategy<Value = Transact> {
+    (vec(delete(), 0..3), vec(send(), 0..3))
+        .prop_map(|(deletes, sends)| Transact { deletes, sends })
+}
+
+fn state() -> impl Strategy<Value = State> {
+    proptest::sample::select(&[State::Ready, State::Delayed, State::Leased, State::Blocked])
+}
+
+fn peek() -> impl Strategy<Value = Peek> {
+    let filter = (option::of(state()), option::of(any::<u64>()), headers());
+    (name(), any::<(u32, u64)>(), filter).prop_map(|(queue, (max, after), filter)| {
+        let (state, id, headers) = filter;
+        Peek { queue, max, after, state, id, headers }
+    })
+}
+
+fn purge() -> impl Strategy<Value = Purge> {
+    let filter = (option::of(any::<u64>()), headers());
+    (name(), filter, any::<(bool, u64, u64)>()).prop_map(|(queue, filter, numbers)| {
+        let (older_than_ms, headers) = filter;
+        let (dry_run, after, through) = numbers;
+        Purge { queue, older_than_ms, headers, dry_run, after, through }
+    })
 }
 
 fn receive() -> impl Strategy<Value = Receive> {
@@ -217,6 +271,8 @@ fn about_queues() -> impl Strategy<Value = Request> {
             .prop_map(|(pattern, after, limit)| Request::List(List { pattern, after, limit })),
         (name(), attribute_changes())
             .prop_map(|(queue, attributes)| Request::Update(Update { queue, attributes })),
+        peek().prop_map(Request::Peek),
+        purge().prop_map(Request::Purge),
     ]
 }
 
@@ -241,25 +297,31 @@ fn about_messages() -> impl Strategy<Value = Request> {
     prop_oneof![
         send().prop_map(Request::Send),
         receive().prop_map(Request::Receive),
-        (name(), receipts())
-            .prop_map(|(queue, receipts)| Request::Delete(Delete { queue, receipts })),
+        delete().prop_map(Request::Delete),
         extend.prop_map(Request::Extend),
         release.prop_map(Request::Release),
         (name(), ids()).prop_map(|(queue, ids)| Request::Discard(Discard { queue, ids })),
         reschedule.prop_map(Request::Reschedule),
         reject.prop_map(Request::Reject),
         redrive().prop_map(Request::Redrive),
+        transact().prop_map(Request::Transact),
     ]
 }
 
-/// A request of any verb.
+/// A request of any verb. Boxed, since the values of all strategies together are too large for the
+/// stack of a test.
 pub(super) fn request() -> impl Strategy<Value = Request> {
-    prop_oneof![1 => about_the_connection(), 2 => about_queues(), 3 => about_messages()]
+    prop_oneof![
+        1 => about_the_connection().boxed(),
+        2 => about_queues().boxed(),
+        3 => about_messages().boxed(),
+    ]
 }
 
 pub(super) fn sent() -> impl Strategy<Value = Sent> {
     let run = prop_oneof![
         (any::<u64>(), any::<u32>()).prop_map(|(first, count)| SentRun::Stored { first, count }),
+        (any::<u64>(), any::<u32>()).prop_map(|(id, count)| SentRun::Duplicate { id, count }),
         (refusal(), any::<u32>())
             .prop_map(|(refusal, count)| SentRun::Refused { refusal: Box::new(refusal), count }),
     ];
@@ -300,10 +362,10 @@ pub(super) fn dead_lettered() -> impl Strategy<Value = DeadLettered> {
     })
 }
 
-/// The stored fields of a message: headers, and how often it was a dead letter.
+/// The stored fields of a message: headers, properties, and how often it was a dead letter.
 fn fields() -> impl Strategy<Value = Bytes> {
-    (headers(), vec(dead_lettered(), 0..3)).prop_map(|(headers, hops)| {
-        hops.iter().fold(headers.to_fields(), |fields, hop| hop.appended_to(&fields).unwrap())
+    (entry(), vec(dead_lettered(), 0..3)).prop_map(|(entry, hops)| {
+        hops.iter().fold(entry.stored_fields(), |fields, hop| hop.appended_to(&fields).unwrap())
     })
 }
 
@@ -323,6 +385,36 @@ fn message() -> impl Strategy<Value = ReceivedMessage> {
             }
         },
     )
+}
+
+pub(super) fn peeked() -> impl Strategy<Value = Peeked> {
+    let numbers = any::<(u64, u32, u64, u64)>();
+    let message = (numbers, state(), fields(), body()).prop_map(
+        |((id, attempts, sent_at_ms, until_ms), state, fields, body)| PeekedMessage {
+            id,
+            state,
+            attempts,
+            sent_at_ms,
+            until_ms,
+            fields,
+            body,
+        },
+    );
+    (any::<(bool, u64)>(), vec(message, 0..4)).prop_map(|((more, last), messages)| Peeked {
+        more,
+        last,
+        messages,
+    })
+}
+
+pub(super) fn purged() -> impl Strategy<Value = Purged> {
+    any::<(u64, u64, u64, u64, bool)>().prop_map(|(messages, skipped, last, through, more)| {
+        Purged { messages, skipped, last, through, more }
+    })
+}
+
+pub(super) fn transacted() -> impl Strategy<Value = Transacted> {
+    vec(sent(), 0..4).prop_map(|sent| Transacted { sent })
 }
 
 /// A message delivered with `headers`.

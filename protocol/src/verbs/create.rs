@@ -1,11 +1,17 @@
 //! `create`: makes a queue, or checks or changes one that exists.
+//!
+//! ```text
+//! request: queue, u8 when it exists (0 compare, 1 keep, 2 update), optional fields: 1 attributes,
+//!          2 queue to be with (the bytes of its name)
+//! answer:  u8 created
+//! ```
 
 use bytes::{BufMut, BytesMut};
 
 use super::{Verb, hello::skip_fields};
-use crate::attributes::{AttributeChanges, queue_name};
+use crate::attributes::{AttributeChanges, queue_name, queue_name_of_field};
 use crate::name::QueueName;
-use crate::wire::{DecodeError, Payload, Reader, put_field, put_string, utf8};
+use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
 
 /// What to do when the queue exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +33,9 @@ pub struct Create {
     pub if_exists: IfExists,
     /// Attributes that differ from their defaults.
     pub attributes: AttributeChanges,
-    /// A queue that must exist and on whose shard this one is made, so that atomic steps can span
-    /// both.
+    /// A queue that must be there (`no_such_queue`), on whose shard this one is made, so that a
+    /// [`super::Transact`] can span both. Of a queue that exists it is checked
+    /// (`different_shards`).
     pub with: Option<QueueName>,
 }
 
@@ -76,12 +83,7 @@ impl Payload for Create {
         while let Some((tag, mut value)) = input.field()? {
             match tag {
                 FIELD_ATTRIBUTES => attributes = AttributeChanges::decode(&mut value)?,
-                FIELD_WITH => {
-                    let name = QueueName::new(utf8("queue to be with", &value.rest())?).map_err(
-                        |error| DecodeError::value("queue to be with", error.to_string()),
-                    )?;
-                    with = Some(name);
-                }
+                FIELD_WITH => with = Some(queue_name_of_field("queue to be with", &mut value)?),
                 _ => {}
             }
         }

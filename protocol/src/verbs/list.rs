@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Verb, hello::skip_fields};
-use crate::attributes::QueueDescription;
+use crate::attributes::{QueueDescription, queue_name_of_field};
 use crate::name::QueueName;
 use crate::wire::{DecodeError, Payload, Reader, put_field, utf8};
 
@@ -68,9 +68,7 @@ impl Payload for List {
                     list.pattern = Some(utf8("pattern", &value.rest())?);
                 }
                 FIELD_AFTER => {
-                    let name = QueueName::new(utf8("after", &value.rest())?)
-                        .map_err(|error| DecodeError::value("after", error.to_string()))?;
-                    list.after = Some(name);
+                    list.after = Some(queue_name_of_field("after", &mut value)?);
                 }
                 _ => {}
             }

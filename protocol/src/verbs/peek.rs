@@ -1,18 +1,19 @@
 //! `peek`: shows messages of a queue without taking them.
 //!
 //! ```text
-//! request: queue, u32 most messages, optional fields: 1 after (u64), 2 state (u8: 0 ready,
-//!          1 delayed, 2 leased), 3 id (u64), 4 one header (u16 length of the key, key, value), any
-//!          number of times
+//! request: queue, u32 most messages, optional fields: 1 after (u64), 2 state (u8), 3 id (u64),
+//!          4 one header (u16 length of the key, key, value), up to 16 times
 //! answer:  u8 more, u64 last, u32 count of messages, messages
-//! message: u64 id, u8 state (3: blocked), u32 attempts, u64 sent at (ms since 1970 UTC), u64 until
-//!          (ms since 1970 UTC; 0 when there is none), then body length, CRC, optional fields and body
-//!          as in a send entry
+//! message: u64 id, u8 state, u32 attempts, u64 sent at (ms since 1970 UTC), u64 until (ms since
+//!          1970 UTC; 0 when there is none), then body length, CRC, optional fields and body as in a
+//!          send entry
+//! state:   0 ready, 1 delayed (in a request blocked too), 2 leased, 3 blocked
 //! ```
 //!
-//! Messages come in the order of their ids, whatever the order of delivery. One request looks at a
-//! bounded number of them, so that an answer may hold fewer than were asked for, or none, with more
-//! to come: a client repeats it with `after` set to `last` while there are more.
+//! Messages come in the order of their ids, whatever the order of delivery, and nothing about them
+//! changes. One request looks at a bounded number of them, so that an answer may hold fewer than were
+//! asked for, or none, with more to come: a client repeats it with `after` set to `last` while there
+//! are more.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -70,9 +71,10 @@ pub struct Peek {
     pub max: u32,
     /// Ids up to this one are passed over; 0: none.
     pub after: u64,
-    /// Only messages that are there; of [`State::Delayed`] those that are blocked too.
+    /// Only messages in this state; with [`State::Delayed`] those that are blocked too.
     pub state: Option<State>,
-    /// Only this message; `no_such_message` when it is not there (any more).
+    /// Only this message; `no_such_message` when it is not live. The other conditions hold for it
+    /// too: where it does not meet them there are no messages.
     pub id: Option<u64>,
     /// Only messages with all of these headers; at most [`PEEK_HEADERS_MAX`].
     pub headers: Headers,
@@ -83,7 +85,7 @@ pub struct Peek {
 pub struct Peeked {
     /// True when there are messages behind `last` that were not looked at.
     pub more: bool,
-    /// Id of the last message looked at: `after` of the next request.
+    /// Id of the last message looked at: `after` of the next request; when none was, as in this one.
     pub last: u64,
     /// In the order of their ids.
     pub messages: Vec<PeekedMessage>,
@@ -100,8 +102,8 @@ pub struct PeekedMessage {
     pub attempts: u32,
     /// Milliseconds since 1970-01-01 UTC.
     pub sent_at_ms: u64,
-    /// When it becomes visible, or its lease ends; milliseconds since 1970-01-01 UTC. 0: there is no
-    /// such time.
+    /// Of a delayed message when it becomes visible, of a leased one when its lease ends, of a
+    /// blocked one when it is tried again; milliseconds since 1970-01-01 UTC. 0 of a ready one.
     pub until_ms: u64,
     /// The message's optional fields as they are stored.
     pub fields: Bytes,
@@ -120,7 +122,8 @@ impl PeekedMessage {
         Properties::of(&self.fields)
     }
 
-    /// Of a dead letter, where it came from and why.
+    /// Of a dead letter, where it came from and why; of one that was a dead letter several times
+    /// the last time.
     pub fn dead_letter(&self) -> Result<Option<DeadLettered>, DecodeError> {
         DeadLettered::newest(&self.fields)
     }
@@ -173,11 +176,7 @@ impl Payload for Peek {
                 FIELD_AFTER => peek.after = value.u64("after")?,
                 FIELD_STATE => peek.state = Some(State::read(&mut value)?),
                 FIELD_ID => peek.id = Some(value.u64("id")?),
-                FIELD_HEADER if peek.headers.0.len() == PEEK_HEADERS_MAX => {
-                    let reason = format!("there are more than {PEEK_HEADERS_MAX}");
-                    return Err(DecodeError::value("headers to compare", reason));
-                }
-                FIELD_HEADER => peek.headers.read_field(&mut value)?,
+                FIELD_HEADER => peek.headers.read_compared(PEEK_HEADERS_MAX, &mut value)?,
                 _ => {}
             }
         }
@@ -192,6 +191,10 @@ impl Payload for Peeked {
     fn encode(&self, out: &mut BytesMut) {
         out.put_u8(u8::from(self.more));
         out.put_u64_le(self.last);
+        let bytes = |message: &PeekedMessage| {
+            MESSAGE_BYTES + message.fields.len() + message.body.bytes.len()
+        };
+        out.reserve(4 + self.messages.iter().map(bytes).sum::<usize>());
         out.put_u32_le(self.messages.len() as u32);
         for message in &self.messages {
             out.put_u64_le(message.id);
@@ -234,5 +237,77 @@ impl Payload for Peeked {
         }
         skip_fields(input)?;
         Ok(Self { more, last, messages })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peek(headers: usize) -> Peek {
+        Peek {
+            queue: QueueName::new("jobs").unwrap(),
+            max: 10,
+            after: 0,
+            state: None,
+            id: None,
+            headers: Headers(vec![("k".to_owned(), "v".to_owned()); headers]),
+        }
+    }
+
+    fn message(id: u64, crc_error: u32) -> PeekedMessage {
+        let mut body = Body::new("body");
+        body.crc ^= crc_error;
+        PeekedMessage {
+            id,
+            state: State::Ready,
+            attempts: 0,
+            sent_at_ms: 0,
+            until_ms: 0,
+            fields: Bytes::new(),
+            body,
+        }
+    }
+
+    #[test]
+    fn headers_to_compare_are_bounded() {
+        let decoded = |count: usize| {
+            let mut out = BytesMut::new();
+            peek(count).encode(&mut out);
+            Peek::decode(&mut Reader::new(out.freeze()))
+        };
+        assert_eq!(decoded(16), Ok(peek(16)));
+        assert!(decoded(17).unwrap_err().to_string().contains("more than 16"));
+    }
+
+    #[test]
+    fn states_have_their_numbers_and_there_is_no_other() {
+        let states = [State::Ready, State::Delayed, State::Leased, State::Blocked];
+        for (number, state) in (0..).zip(states) {
+            assert_eq!(state as u8, number);
+            assert_eq!(State::read(&mut Reader::new(Bytes::from(vec![number]))), Ok(state));
+        }
+        assert!(State::read(&mut Reader::new(Bytes::from_static(&[4]))).is_err());
+        assert!(State::read(&mut Reader::new(Bytes::new())).is_err());
+    }
+
+    #[test]
+    fn message_without_body_takes_the_bytes_that_are_reckoned_with() {
+        let page = |messages: Vec<PeekedMessage>| {
+            let mut out = BytesMut::new();
+            Peeked { more: false, last: 0, messages }.encode(&mut out);
+            out.len()
+        };
+        assert_eq!(page(vec![message(1, 0)]) - page(Vec::new()), MESSAGE_BYTES + "body".len());
+    }
+
+    #[test]
+    fn damaged_body_is_named_by_its_message() {
+        let page = |crc_error| {
+            let messages = vec![message(6, 0), message(7, crc_error)];
+            Peek::check_answer(&Peeked { more: false, last: 7, messages })
+        };
+        assert_eq!(page(0), Ok(()));
+        assert!(page(1).unwrap_err().to_string().contains("message 7"));
     }
 }

@@ -6,12 +6,14 @@
 //! answer:  u64 messages, u64 skipped, u64 last, u64 through, u8 more
 //! ```
 //!
-//! Without 1 and 2 all messages are removed in one step, leased ones too: their receipts are expired,
-//! and dedup ids are forgotten. It is answered at once; the space is freed little by little.
+//! Without fields 1 and 2 all messages are removed in one step, leased ones too: their receipts are
+//! expired, and the dedup ids and the turns of the groups are forgotten. It is answered at once,
+//! with no more to come; the space is freed little by little.
 //!
-//! With 1 or 2 only messages that match are removed, and leased ones are passed over. One request
-//! looks at a bounded number of messages, so that a client repeats it, with `after` and `through` of
-//! the answer, while there are more: the whole is not one step.
+//! With field 1 or 2 only messages that match are removed, and leased ones are passed over. One
+//! request looks at a bounded number of messages, so that a client repeats it, with `after` and
+//! `through` of the answer, while there are more: each is carried out as a whole, all together are
+//! not one step.
 
 use bytes::{BufMut, BytesMut};
 
@@ -29,7 +31,8 @@ pub const PURGE_HEADERS_MAX: usize = 16;
 pub struct Purge {
     /// Their queue.
     pub queue: QueueName,
-    /// Only messages that were sent at least this many ms ago.
+    /// Only messages that were sent at least this many ms ago; 0 to
+    /// [`crate::attributes::DELAY_MS_MAX`].
     pub older_than_ms: Option<u64>,
     /// Only messages with all of these headers; at most [`PURGE_HEADERS_MAX`].
     pub headers: Headers,
@@ -53,13 +56,14 @@ impl Purge {
 pub struct Purged {
     /// Messages removed; of a dry run those that would be.
     pub messages: u64,
-    /// Messages that match and stay because they are leased.
+    /// Messages that match and stay because they are leased; without a filter none does.
     pub skipped: u64,
-    /// Id of the last message looked at: `after` of the next request.
+    /// Id of the last message looked at: `after` of the next request. 0 without a
+    /// filter.
     pub last: u64,
-    /// `through` of the next request.
+    /// `through` of the next request. 0 without a filter.
     pub through: u64,
-    /// True when there are messages behind `last`, up to `through`.
+    /// True when there are messages behind `last`, up to `through`; never without a filter.
     pub more: bool,
 }
 
@@ -97,11 +101,7 @@ impl Payload for Purge {
         while let Some((tag, mut value)) = input.field()? {
             match tag {
                 FIELD_OLDER_THAN => purge.older_than_ms = Some(value.u64("older than")?),
-                FIELD_HEADER if purge.headers.0.len() == PURGE_HEADERS_MAX => {
-                    let reason = format!("there are more than {PURGE_HEADERS_MAX}");
-                    return Err(DecodeError::value("headers to compare", reason));
-                }
-                FIELD_HEADER => purge.headers.read_field(&mut value)?,
+                FIELD_HEADER => purge.headers.read_compared(PURGE_HEADERS_MAX, &mut value)?,
                 FIELD_AFTER => purge.after = value.u64("after")?,
                 FIELD_THROUGH => purge.through = value.u64("through")?,
                 _ => {}
@@ -130,5 +130,40 @@ impl Payload for Purged {
         };
         skip_fields(input)?;
         Ok(purged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(headers: usize) -> Purge {
+        Purge {
+            queue: QueueName::new("jobs").unwrap(),
+            older_than_ms: None,
+            headers: Headers(vec![("k".to_owned(), "v".to_owned()); headers]),
+            dry_run: false,
+            after: 0,
+            through: 0,
+        }
+    }
+
+    #[test]
+    fn headers_to_compare_are_bounded() {
+        let decoded = |count: usize| {
+            let mut out = BytesMut::new();
+            purge(count).encode(&mut out);
+            Purge::decode(&mut Reader::new(out.freeze()))
+        };
+        assert_eq!(decoded(16), Ok(purge(16)));
+        assert!(decoded(17).unwrap_err().to_string().contains("more than 16"));
+    }
+
+    #[test]
+    fn an_age_of_nothing_is_a_filter_and_a_place_is_none() {
+        assert!(purge(1).is_filtered());
+        assert!(Purge { older_than_ms: Some(0), ..purge(0) }.is_filtered());
+        assert!(!purge(0).is_filtered());
+        assert!(!Purge { dry_run: true, after: 1, through: 2, ..purge(0) }.is_filtered());
     }
 }

@@ -239,7 +239,10 @@ mod tests {
     use super::*;
     use crate::error::ErrorCode;
     use crate::frame::{FrameCodec, HEADER_BYTES};
+    use crate::message::{HOPS_MAX, Reason, TEXT_BYTES_MAX};
     use crate::request::{put_answer, read_answer};
+    use crate::verbs::SendEntry;
+    use crate::verbs::reject::REASON_BYTES_MAX;
     use crate::{ANSWER_FRAME_BYTES_MAX, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, MESSAGE_BYTES_MAX};
     use tokio_util::codec::Decoder;
 
@@ -254,6 +257,23 @@ mod tests {
         }
         assert_eq!(settled.runs.len(), BATCH_ENTRIES_MAX as usize);
         let headers = Headers(vec![("k".to_owned(), String::new()); HEADERS_BYTES_MAX]);
+        let text = "x".repeat(TEXT_BYTES_MAX);
+        let properties =
+            Properties { priority: 255, group: text.clone(), dedup_id: Some(text.clone()) };
+        let body = Body::new(vec![0; MESSAGE_BYTES_MAX as usize - headers.size()]);
+        let entry = SendEntry { body, headers, properties, ..SendEntry::new("") };
+        assert_eq!((entry.check(), entry.size()), (Ok(()), MESSAGE_BYTES_MAX));
+        let origin = DeadLettered {
+            queue: QueueName::new("q".repeat(128)).unwrap(),
+            id: 1,
+            sent_at_ms: 1,
+            attempts: 1,
+            first_delivered_ms: 1,
+            last_delivered_ms: 1,
+            reason: Reason::Rejected("x".repeat(REASON_BYTES_MAX)),
+        };
+        let fields = (0..HOPS_MAX)
+            .fold(entry.stored_fields(), |fields, _| origin.appended_to(&fields).unwrap());
         let message = ReceivedMessage {
             queue: 0,
             id: 1,
@@ -261,8 +281,8 @@ mod tests {
             attempt: 1,
             sent_at_ms: 1,
             lease_until_ms: 1,
-            fields: headers.to_fields(),
-            body: Body::new(vec![0; MESSAGE_BYTES_MAX as usize - headers.size()]),
+            fields,
+            body: entry.body,
         };
         let received = Received { settled, messages: vec![message] };
         let mut out = BytesMut::new();

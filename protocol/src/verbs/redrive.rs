@@ -15,11 +15,11 @@
 use bytes::{BufMut, BytesMut};
 
 use super::Verb;
-use crate::attributes::queue_name;
+use crate::attributes::{queue_name, queue_name_of_field};
 use crate::error::Refusal;
 use crate::message::Headers;
 use crate::name::QueueName;
-use crate::wire::{DecodeError, Payload, Reader, put_field, put_string, utf8};
+use crate::wire::{DecodeError, Payload, Reader, put_field, put_string};
 
 /// Most messages that one request moves.
 pub const REDRIVE_MAX: u32 = 1_000;
@@ -96,17 +96,8 @@ impl Payload for Redrive {
         let (mut to, mut headers) = (None, Headers::default());
         while let Some((tag, mut value)) = input.field()? {
             match tag {
-                FIELD_TO => {
-                    let name = QueueName::new(utf8("queue to move to", &value.rest())?).map_err(
-                        |error| DecodeError::value("queue to move to", error.to_string()),
-                    )?;
-                    to = Some(name);
-                }
-                FIELD_HEADER if headers.0.len() == REDRIVE_HEADERS_MAX => {
-                    let reason = format!("there are more than {REDRIVE_HEADERS_MAX}");
-                    return Err(DecodeError::value("headers to compare", reason));
-                }
-                FIELD_HEADER => headers.read_field(&mut value)?,
+                FIELD_TO => to = Some(queue_name_of_field("queue to move to", &mut value)?),
+                FIELD_HEADER => headers.read_compared(REDRIVE_HEADERS_MAX, &mut value)?,
                 _ => {}
             }
         }

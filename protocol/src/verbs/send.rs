@@ -49,10 +49,10 @@ pub struct SendEntry {
     /// lease is over. 1 ms to [`crate::attributes::DELAY_MS_MAX`]; `None`: only by the queue's
     /// retention.
     pub ttl_ms: Option<u64>,
-    /// Its place in the order, and its dedup id.
+    /// Its place in the order, and its dedup id; they do not count towards its size.
     pub properties: Properties,
-    /// It is a duplicate while a message with its dedup id is live, however long that is, instead of
-    /// within the queue's dedup window. Needs a dedup id.
+    /// It is a duplicate as long as a message with its dedup id is live in the queue, instead of
+    /// within the queue's dedup window. Needs a dedup id; is not stored.
     pub unique: bool,
 }
 
@@ -87,7 +87,7 @@ impl SendEntry {
         }
     }
 
-    /// The optional fields that are stored with the message.
+    /// The optional fields that are stored with the message: headers and properties.
     pub fn stored_fields(&self) -> bytes::Bytes {
         let mut out = BytesMut::new();
         self.headers.put_fields(FIELD_HEADER, &mut out);
@@ -113,7 +113,8 @@ impl SendEntry {
         headers + numbers * NUMBER_FIELD_BYTES + self.properties.fields_bytes() + unique
     }
 
-    /// What is wrong with the entry whatever the queue: damaged on the way, or too many headers.
+    /// What is wrong with the entry whatever the queue: damaged on the way, too many headers, or
+    /// properties that no message can have.
     pub fn check(&self) -> Result<(), Refusal> {
         let headers = self.headers.size();
         if headers > crate::HEADERS_BYTES_MAX {
@@ -171,12 +172,13 @@ pub enum SentRun {
     },
 }
 
-/// A message that is in the queue, or was.
+/// What became of an entry that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Its id.
+    /// Id of the message: the one that is stored now, or that it is a duplicate of. That one is in
+    /// the queue, or was.
     pub id: u64,
-    /// It was there before.
+    /// Nothing was stored: it was there before.
     pub duplicate: bool,
 }
 
@@ -208,8 +210,6 @@ impl Verb for Send {
 
 impl Payload for Send {
     fn encode(&self, out: &mut BytesMut) {
-        let entries: usize = self.entries.iter().map(SendEntry::encoded_bytes).sum();
-        out.reserve(self.queue.as_str().len() + 6 + entries);
         self.put(out);
     }
 
@@ -223,6 +223,8 @@ impl Payload for Send {
 impl Send {
     /// Appends queue, count and entries.
     pub(super) fn put(&self, out: &mut BytesMut) {
+        let entries: usize = self.entries.iter().map(SendEntry::encoded_bytes).sum();
+        out.reserve(self.queue.as_str().len() + 6 + entries);
         put_string(out, self.queue.as_str());
         out.put_u32_le(self.entries.len() as u32);
         for entry in &self.entries {
@@ -408,12 +410,69 @@ mod tests {
     fn entry_takes_the_bytes_that_it_says() {
         for due in [None, Some(Due::After(0)), Some(Due::At(u64::MAX))] {
             for ttl_ms in [None, Some(1)] {
-                let headers = Headers(vec![("a".to_owned(), String::new())]);
-                let entry = SendEntry { headers, due, ttl_ms, ..SendEntry::new("body") };
-                let mut out = BytesMut::new();
-                entry.encode(&mut out);
-                assert_eq!(out.len(), entry.encoded_bytes());
+                for (properties, unique) in [(Properties::default(), false), (properties(), true)] {
+                    let headers = Headers(vec![("a".to_owned(), String::new())]);
+                    let entry = SendEntry { headers, due, ttl_ms, ..SendEntry::new("body") };
+                    let entry = SendEntry { properties, unique, ..entry };
+                    let mut out = BytesMut::new();
+                    entry.encode(&mut out);
+                    assert_eq!(out.len(), entry.encoded_bytes());
+                    assert_eq!(SendEntry::decode(&mut Reader::new(out.freeze())), Ok(entry));
+                }
             }
         }
+    }
+
+    fn properties() -> Properties {
+        let (group, dedup_id) = ("customer-7".to_owned(), Some("order-1".to_owned()));
+        Properties { priority: 9, group, dedup_id }
+    }
+
+    #[test]
+    fn headers_and_properties_are_stored_and_nothing_else() {
+        let headers = Headers(vec![("a".to_owned(), "b".to_owned())]);
+        let entry = SendEntry {
+            headers: headers.clone(),
+            due: Some(Due::After(1)),
+            ttl_ms: Some(2),
+            properties: properties(),
+            unique: true,
+            ..SendEntry::new("body")
+        };
+        assert_eq!(entry.size(), 6);
+        let stored = entry.stored_fields();
+        assert_eq!(read_fields(&mut Reader::new(stored.clone())), Ok(headers));
+        assert_eq!(Properties::of(&stored), Ok(properties()));
+        let mut tags = Vec::new();
+        let mut fields = Reader::new(stored);
+        while let Some((tag, _)) = fields.field().unwrap() {
+            tags.push(tag);
+        }
+        assert_eq!(tags, [1, 5, 6, 7]);
+    }
+
+    #[test]
+    fn unique_needs_a_dedup_id() {
+        let entry = SendEntry { unique: true, ..SendEntry::new("") };
+        assert_eq!(entry.check().unwrap_err().code, ErrorCode::MalformedRequest);
+        let entry = SendEntry { properties: properties(), ..entry };
+        assert_eq!(entry.check(), Ok(()));
+        let properties = Properties { dedup_id: Some(String::new()), ..properties() };
+        let entry = SendEntry { properties, ..entry };
+        assert_eq!(entry.check().unwrap_err().code, ErrorCode::AttributeOutOfRange);
+    }
+
+    #[test]
+    fn every_entry_of_a_run_has_its_result() {
+        let refusal = ErrorCode::PriorityOnOrdered.refuse("why");
+        let runs = vec![
+            SentRun::Stored { first: 7, count: 2 },
+            SentRun::Duplicate { id: 3, count: 2 },
+            SentRun::Refused { refusal: Box::new(refusal.clone()), count: 1 },
+        ];
+        let stored = |id, duplicate| Ok(Stored { id, duplicate });
+        let entries = [stored(7, false), stored(8, false), stored(3, true), stored(3, true)];
+        let expected: Vec<_> = entries.into_iter().chain([Err(&refusal)]).collect();
+        assert_eq!(Sent { runs }.entries().collect::<Vec<_>>(), expected);
     }
 }

@@ -7,14 +7,16 @@ use qd_protocol::attributes::{DeadLetter, OVERFLOW_DROP_OLDEST, UNLIMITED};
 use qd_protocol::preamble::{ClientPreamble, ServerPreamble, Status, VersionRange};
 use qd_protocol::request::{put_answer, put_refusal, put_request};
 use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::peek::State;
 use qd_protocol::verbs::{
     Cancel, Create, Created, Delete, Describe, Discard, Drop, Dropped, Due, Extend, Extended,
-    Hello, IfExists, List, Listed, Ping, Pong, Receive, Received, ReceivedMessage, Redrive,
-    Redriven, Reject, Release, Reschedule, Send, SendEntry, Sent, SentRun, Settled, Shutdown,
-    ShuttingDown, Until, Update, Updated, Verb, Welcome,
+    Hello, IfExists, List, Listed, Peek, Peeked, PeekedMessage, Ping, Pong, Purge, Purged, Receive,
+    Received, ReceivedMessage, Redrive, Redriven, Reject, Release, Reschedule, Send, SendEntry,
+    Sent, SentRun, Settled, Shutdown, ShuttingDown, Transact, Transacted, Until, Update, Updated,
+    Verb, Welcome,
 };
 use qd_protocol::{
-    AttributeChanges, Attributes, Body, DeadLettered, ErrorCode, Headers, Numbering,
+    AttributeChanges, Attributes, Body, DeadLettered, ErrorCode, Headers, Numbering, Properties,
     QueueDescription, QueueName, Reason, Receipt, Refusal, Statistics,
 };
 
@@ -37,6 +39,9 @@ pub fn all() -> BTreeMap<String, Bytes> {
     delays(&mut all);
     lives(&mut all);
     dead_letters(&mut all);
+    order(&mut all);
+    looking_and_purging(&mut all);
+    steps(&mut all);
     all.frames
 }
 
@@ -97,7 +102,7 @@ fn queues(all: &mut Examples) {
         visibility_timeout_ms: Some(60_000),
         ..AttributeChanges::default()
     };
-    let create = Create { queue: jobs(), if_exists: IfExists::Keep, attributes };
+    let create = Create { queue: jobs(), if_exists: IfExists::Keep, attributes, with: None };
     all.verb("create", Some(1), &create, &Created { created: true });
     let description = QueueDescription {
         name: jobs(),
@@ -320,4 +325,83 @@ fn dead_letters(all: &mut Examples) {
         refusal: Some(Box::new(full())),
     };
     all.verb("redrive", Some(17), &redrive, &redriven);
+}
+
+fn orders() -> QueueName {
+    QueueName::new("orders").expect("a name")
+}
+
+fn order(all: &mut Examples) {
+    let attributes = AttributeChanges {
+        ordered: Some(true),
+        dedup_window_ms: Some(600_000),
+        ..AttributeChanges::default()
+    };
+    let (queue, if_exists, with) = (orders(), IfExists::Compare, Some(jobs()));
+    all.request("ordered create", Some(18), &Create { queue, if_exists, attributes, with });
+    let attributes = AttributeChanges { paused: Some(true), ..AttributeChanges::default() };
+    all.request("pause update", Some(19), &Update { queue: jobs(), attributes });
+    let first = Properties { priority: 9, group: "eu".to_owned(), dedup_id: None };
+    let second = Properties { dedup_id: Some("order-1".to_owned()), ..Properties::default() };
+    let entries = vec![
+        SendEntry { properties: first, ..SendEntry::new("hello") },
+        SendEntry { properties: second.clone(), ..SendEntry::new("world") },
+        SendEntry { properties: second, unique: true, ..SendEntry::new("world") },
+    ];
+    let runs = vec![SentRun::Stored { first: 6, count: 2 }, SentRun::Duplicate { id: 7, count: 1 }];
+    all.verb("properties send", Some(20), &Send { queue: jobs(), entries }, &Sent { runs });
+}
+
+fn looking_and_purging(all: &mut Examples) {
+    let headers = Headers(vec![("type".to_owned(), "text".to_owned())]);
+    let peek = Peek {
+        queue: jobs(),
+        max: 10,
+        after: 1,
+        state: Some(State::Delayed),
+        id: None,
+        headers: headers.clone(),
+    };
+    let properties =
+        Properties { priority: 9, group: "eu".to_owned(), dedup_id: Some("order-1".to_owned()) };
+    let entry = SendEntry { headers: headers.clone(), properties, ..SendEntry::new("hello") };
+    let message = PeekedMessage {
+        id: 8,
+        state: State::Delayed,
+        attempts: 1,
+        sent_at_ms: TIME_MS,
+        until_ms: TIME_MS + 60_000,
+        fields: entry.stored_fields(),
+        body: entry.body,
+    };
+    let peeked = Peeked { more: true, last: 501, messages: vec![message] };
+    all.verb("peek", None, &peek, &peeked);
+    let peek = Peek { max: 1, after: 0, state: None, id: Some(8), ..peek };
+    all.request("one message peek", None, &Peek { headers: Headers::default(), ..peek });
+    let older_than_ms = Some(86_400_000);
+    let (dry_run, after, through) = (false, 1_000, 1_500);
+    let purge = Purge { queue: jobs(), older_than_ms, headers, dry_run, after, through };
+    let purged = Purged { messages: 17, skipped: 2, last: 1_500, through: 1_500, more: false };
+    all.verb("purge", Some(21), &purge, &purged);
+    let purge = Purge { older_than_ms: None, after: 0, through: 0, ..purge };
+    let purge = Purge { headers: Headers::default(), ..purge };
+    let purged = Purged { messages: 483, skipped: 0, last: 0, through: 0, more: false };
+    all.verb("whole purge", Some(22), &purge, &purged);
+}
+
+fn steps(all: &mut Examples) {
+    let properties = Properties { group: "customer-7".to_owned(), ..Properties::default() };
+    let entries = vec![SendEntry { properties, ..SendEntry::new("hello") }];
+    let transact = Transact {
+        deletes: vec![Delete { queue: jobs(), receipts: vec![RECEIPT] }],
+        sends: vec![Send { queue: orders(), entries }],
+    };
+    let runs = vec![SentRun::Stored { first: 1, count: 1 }];
+    let transacted = Transacted { sent: vec![Sent { runs }] };
+    all.verb("transact", Some(23), &transact, &transacted);
+    let text = "receipt 1 of queue \"jobs\": the lease of this receipt is over; nothing was done";
+    let refusal = ErrorCode::ReceiptExpired.refuse(text).with_queue("jobs");
+    let mut out = BytesMut::new();
+    put_refusal(&mut out, all.correlation, Transact::OPCODE, &refusal);
+    all.add("transact refusal", &out);
 }

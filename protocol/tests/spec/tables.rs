@@ -1,9 +1,9 @@
 //! The tables of the page against the code.
 
 use qd_protocol::attributes::{AttributeSpec, DeadLetter, SPECS, UNLIMITED, Unit, Value};
-use qd_protocol::verbs::{list, receive, redrive, reject};
+use qd_protocol::verbs::{list, peek, purge, receive, redrive, reject, transact};
 use qd_protocol::{
-    Attributes, Class, ErrorCode, Request, Statistics, address, attributes, name, receipt,
+    Attributes, Class, ErrorCode, Request, Statistics, address, attributes, message, name, receipt,
 };
 
 use super::page;
@@ -161,6 +161,13 @@ fn table_of_limits_is_that_of_the_code() {
         ("reason", reject::REASON_BYTES_MAX as u64),
         ("redrive", u64::from(redrive::REDRIVE_MAX)),
         ("redrive headers", redrive::REDRIVE_HEADERS_MAX as u64),
+        ("group", message::TEXT_BYTES_MAX as u64),
+        ("dedup id", message::TEXT_BYTES_MAX as u64),
+        ("dedup window", attributes::DEDUP_WINDOW_MS_MAX),
+        ("peek headers", peek::PEEK_HEADERS_MAX as u64),
+        ("purge headers", purge::PURGE_HEADERS_MAX as u64),
+        ("purge age", attributes::DELAY_MS_MAX),
+        ("transact parts", transact::PARTS_MAX as u64),
         ("receipt", receipt::RECEIPT_BYTES as u64),
         ("receipt as text", receipt::RECEIPT_CHARACTERS as u64),
         ("socket path", address::SOCKET_PATH_BYTES_MAX as u64),

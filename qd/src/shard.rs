@@ -17,6 +17,7 @@ mod attributes;
 mod by_id;
 pub mod command;
 mod dead_letter;
+mod dedup;
 mod expiry;
 mod lanes;
 pub mod outcome;
@@ -350,7 +351,8 @@ fn next_due_ms(tables: &Tables<'_>, retention: &BTreeSet<(u64, u64)>) -> Result<
     let due_ms = tables.first_due()?.map(|(due_ms, ..)| due_ms);
     let expires_ms = tables.first_expiry()?.map(|(expires_ms, ..)| expires_ms);
     let retained_ms = retention.first().map(|(due_ms, _)| *due_ms);
-    Ok([lease_end_ms, due_ms, expires_ms, retained_ms].into_iter().flatten().min())
+    let window_ms = dedup::next_end_ms(tables)?;
+    Ok([lease_end_ms, due_ms, expires_ms, retained_ms, window_ms].into_iter().flatten().min())
 }
 
 fn no_such_queue(name: &QueueName) -> Refusal {

@@ -10,6 +10,7 @@
 //!   [`chunk`], [`lanes`], [`marks`] and [`lease`].
 
 pub mod chunk;
+mod dedup;
 mod graves;
 pub mod lanes;
 pub mod lease;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend};
 
+pub use dedup::DedupWindow;
 pub use schema::FORMAT;
 pub use tables::{Blocked, Delayed, Position, Tables};
 
@@ -189,8 +191,27 @@ impl Store {
             })+};
         }
         hash_tables!(
-            QUEUES, CHUNKS, PARTS, MARKS, RETURNED, DELAYED, BLOCKED, DUE, EXPIRY, LEASES,
-            LEASE_ENDS, PRODUCERS, WAITING, TRIED, HOLDS, RING, TURNS, GRAVES
+            QUEUES,
+            CHUNKS,
+            PARTS,
+            MARKS,
+            RETURNED,
+            DELAYED,
+            BLOCKED,
+            DUE,
+            EXPIRY,
+            LEASES,
+            LEASE_ENDS,
+            DEDUP,
+            DEDUP_WINDOWS,
+            DEDUP_ENDS,
+            PRODUCERS,
+            WAITING,
+            TRIED,
+            HOLDS,
+            RING,
+            TURNS,
+            GRAVES
         );
         Ok(hasher.finish())
     }

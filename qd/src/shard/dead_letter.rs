@@ -22,7 +22,7 @@ use qd_protocol::message::{DeadLettered, Reason};
 use qd_protocol::wire::DecodeError;
 use qd_protocol::{Attributes, QueueName};
 
-use super::lanes::{has_lane, read_properties};
+use super::dedup::properties_of;
 use super::{Queue, Step};
 use crate::store::chunk::{Content, NewEntry};
 use crate::store::lease::{Delivered, Run};
@@ -50,9 +50,9 @@ pub(super) struct Stored {
 impl Stored {
     /// The same message with other fields and no time to live.
     pub fn with_fields<'a>(&'a self, fields: &'a [u8]) -> NewEntry<'a> {
-        // Whether they name a lane is found out when they are read again.
         let Self { crc, size, ref body, .. } = *self;
-        NewEntry { crc, size, expires_ms: None, has_lane: false, fields, body }
+        // What the fields say besides is found out when the message is added.
+        NewEntry { crc, size, expires_ms: None, has_lane: false, has_dedup: false, fields, body }
     }
 }
 
@@ -125,9 +125,8 @@ impl Step<'_, '_> {
         self.moved_bytes += entry.size;
         let run = self.run_of(number, id)?;
         self.remove_messages(number, &[run])?;
-        let properties = read_properties(&Bytes::copy_from_slice(entry.fields))?;
-        let entry = NewEntry { has_lane: has_lane(&properties), ..*entry };
-        self.add(target, &entry, &properties, None)?;
+        let properties = properties_of(&Bytes::copy_from_slice(entry.fields))?;
+        self.add(target, entry, &properties, None)?;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ impl Step<'_, '_> {
     /// Settles what is due, at most [`SETTLED_PER_RECORD_MAX`] messages.
     pub(super) fn settle_due(&mut self) -> Result<()> {
         // No kind keeps the others waiting: each has a quarter, and what the ones before it left.
+        self.end_windows()?;
         let quarter = SETTLED_PER_RECORD_MAX / 4;
         let left = self.end_leases(quarter)?;
         let left = self.end_delays(quarter + left)?;

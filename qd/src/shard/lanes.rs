@@ -9,25 +9,15 @@
 //!   consumer has none of its messages, and none that is delayed comes before the first ready one.
 //!   This is found out once for all that happens in a record before a receive or its end.
 
-use bytes::Bytes;
 use qd_protocol::message::Properties;
-use qd_protocol::{ErrorCode, Refusal};
 
-use super::dead_letter::damaged_fields;
+use super::dedup::stored_properties;
 use super::place::Place;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Queue, Step};
-use crate::store::chunk::{ChunkView, Content, EntryView};
+use crate::store::chunk::{ChunkView, EntryView};
 use crate::store::lanes::{Hold, Lane};
 use crate::store::lease::{Delivered, Run};
 use crate::store::{Result, Tables};
-
-/// Priority, group and dedup id in the stored fields of a message.
-pub(super) fn read_properties(fields: &Bytes) -> Result<Properties> {
-    if fields.is_empty() {
-        return Ok(Properties::default());
-    }
-    Properties::of(fields).map_err(|error| damaged_fields(&error))
-}
 
 /// True when they name a priority or a group.
 pub(super) fn has_lane(properties: &Properties) -> bool {
@@ -55,31 +45,10 @@ pub(super) fn lane_in_chunk(
     if !entry.has_lane {
         return Ok(lane(ordered, &Properties::default()));
     }
-    let fields = match entry.content {
-        Content::Inline { fields, body, .. } => Bytes::copy_from_slice(view.bytes(fields, body)?),
-        Content::External { fields, .. } => Bytes::from(tables.parts_start(number, id, fields)?),
-    };
-    Ok(lane(ordered, &read_properties(&fields)?))
+    Ok(lane(ordered, &stored_properties(tables, number, id, *view, entry)?))
 }
 
 impl Step<'_, '_> {
-    /// Refuses a priority on an ordered queue.
-    pub(super) fn check_priority(
-        &self,
-        number: u64,
-        properties: &Properties,
-    ) -> std::result::Result<(), Refusal> {
-        let queue = &self.queues[&number];
-        if properties.priority == 0 || !queue.attributes.ordered {
-            return Ok(());
-        }
-        let name = queue.name.as_str();
-        let priority = properties.priority;
-        let text =
-            format!("queue {name:?} is ordered: a message cannot have priority {priority} there");
-        Err(ErrorCode::PriorityOnOrdered.refuse(text).with_queue(name))
-    }
-
     /// The lane of a new message; `None`: the default one.
     pub(super) fn lane_for(&self, number: u64, properties: &Properties) -> Option<Lane> {
         lane(self.queues[&number].attributes.ordered, properties)

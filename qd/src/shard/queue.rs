@@ -109,6 +109,16 @@ impl Queue {
         self.attributes.max_in_flight.saturating_sub(self.statistics.leased)
     }
 
+    /// Whether a message with this priority may be sent here.
+    pub fn check_order(&self, priority: u8) -> std::result::Result<(), Refusal> {
+        if priority == 0 || !self.attributes.ordered {
+            return Ok(());
+        }
+        let name = self.name.as_str();
+        let text = format!("queue {name:?} is ordered: its messages have no priority");
+        Err(ErrorCode::PriorityOnOrdered.refuse(text).with_queue(name))
+    }
+
     /// Whether a message of `size` bytes may come in now.
     pub fn admit(&self, size: u64) -> std::result::Result<(), Refusal> {
         let Attributes { max_bytes, max_message_size, .. } = self.attributes;

@@ -7,8 +7,9 @@ use qd_protocol::message::{Properties, Reason};
 use qd_protocol::verbs::{Due, SentRun};
 use qd_protocol::{ErrorCode, Refusal};
 
-use super::command::Send;
-use super::lanes::{has_lane, read_properties};
+use super::command::{NewMessage, Send};
+use super::dedup::properties_of;
+use super::lanes::has_lane;
 use super::place::Place;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
 use crate::store::Result;
@@ -36,33 +37,51 @@ impl Step<'_, '_> {
         };
         let mut runs = Vec::new();
         for message in &send.messages {
-            let properties = read_properties(&message.fields)?;
-            let checked = self.check_priority(number, &properties);
-            let admitted = match checked {
-                Ok(()) => self.admit(number, message.size)?,
-                Err(refusal) => Err(refusal),
-            };
-            if let Err(refusal) = admitted {
-                push_refused(&mut runs, refusal);
+            let properties = properties_of(&message.fields)?;
+            if let Some(id) = self.original(number, &properties, message.unique)? {
+                self.queue(number).statistics.duplicates += 1;
+                push_duplicate(&mut runs, id);
                 continue;
             }
-            let expires_ms = message.ttl_ms.map(|ttl_ms| self.now_ms.saturating_add(ttl_ms));
-            let due = message.due.unwrap_or(Due::After(self.queues[&number].attributes.delay_ms));
-            let entry = NewEntry {
-                crc: message.crc,
-                size: message.size,
-                expires_ms,
-                has_lane: has_lane(&properties),
-                fields: &message.fields,
-                body: &message.body,
+            let ordered = self.queues[&number].check_order(properties.priority);
+            let admitted = match ordered {
+                Ok(()) => self.admit(number, message.size)?,
+                refused => refused,
             };
-            let id = self.add(number, &entry, &properties, self.due_ms(due))?;
-            push_stored(&mut runs, id);
+            match admitted {
+                Ok(()) => push_stored(&mut runs, self.add_sent(number, message, &properties)?),
+                Err(refusal) => push_refused(&mut runs, refusal),
+            }
         }
         Ok(Outcome::Sent(runs))
     }
 
-    /// Adds a message that was admitted. Returns its id.
+    /// Adds a message that was sent, is no duplicate, and was admitted. Returns its id.
+    pub(super) fn add_sent(
+        &mut self,
+        number: u64,
+        message: &NewMessage,
+        properties: &Properties,
+    ) -> Result<u64> {
+        let expires_ms = message.ttl_ms.map(|ttl_ms| self.now_ms.saturating_add(ttl_ms));
+        let due = message.due.unwrap_or(Due::After(self.queues[&number].attributes.delay_ms));
+        let entry = NewEntry {
+            crc: message.crc,
+            size: message.size,
+            expires_ms,
+            has_lane: false,
+            has_dedup: false,
+            fields: &message.fields,
+            body: &message.body,
+        };
+        let id = self.add(number, &entry, properties, self.due_ms(due))?;
+        if let Some(dedup_id) = &properties.dedup_id {
+            self.open_window(number, dedup_id, id)?;
+        }
+        Ok(id)
+    }
+
+    /// Adds a message that was admitted; `properties` are those in its fields. Returns its id.
     pub(super) fn add(
         &mut self,
         number: u64,
@@ -70,6 +89,8 @@ impl Step<'_, '_> {
         properties: &Properties,
         due_ms: Option<u64>,
     ) -> Result<u64> {
+        let has_dedup = properties.dedup_id.is_some();
+        let entry = &NewEntry { has_lane: has_lane(properties), has_dedup, ..*entry };
         let now_ms = self.now_ms;
         let lane = self.lane_for(number, properties);
         let due_ms = due_ms.filter(|due_ms| *due_ms > now_ms);
@@ -87,6 +108,9 @@ impl Step<'_, '_> {
         self.store_message(number, id, entry, apart, lane.as_ref().filter(|_| due_ms.is_none()))?;
         if let Some(expires_ms) = entry.expires_ms {
             self.tables.put_expiry(expires_ms, number, id)?;
+        }
+        if let Some(dedup_id) = &properties.dedup_id {
+            self.tables.put_dedup(number, dedup_id, id)?;
         }
         match due_ms {
             None => {
@@ -288,10 +312,17 @@ impl Step<'_, '_> {
     }
 }
 
-fn push_stored(runs: &mut Vec<SentRun>, id: u64) {
+pub(super) fn push_stored(runs: &mut Vec<SentRun>, id: u64) {
     match runs.last_mut() {
         Some(SentRun::Stored { first, count }) if *first + u64::from(*count) == id => *count += 1,
         _ => runs.push(SentRun::Stored { first: id, count: 1 }),
+    }
+}
+
+pub(super) fn push_duplicate(runs: &mut Vec<SentRun>, original: u64) {
+    match runs.last_mut() {
+        Some(SentRun::Duplicate { id, count }) if *id == original => *count += 1,
+        _ => runs.push(SentRun::Duplicate { id: original, count: 1 }),
     }
 }
 

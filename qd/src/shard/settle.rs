@@ -8,6 +8,7 @@ use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::{ErrorCode, Receipt, Refusal};
 
 use super::command::{Action, Settle};
+use super::dedup::dedup_id_of;
 use super::{Outcome, Step};
 use crate::store::Result;
 use crate::store::lease::Run;
@@ -243,6 +244,7 @@ impl Step<'_, '_> {
         let mut bytes = 0;
         let mut parts = Vec::new();
         let mut expiries = Vec::new();
+        let mut dedup_ids = Vec::new();
         let row = self.tables.chunk(number, chunk)?;
         let view = row.view()?;
         let count = view.count();
@@ -255,11 +257,16 @@ impl Step<'_, '_> {
             if let Some(expires_ms) = entry.expires_ms {
                 expiries.push((expires_ms, id));
             }
+            let dedup_id = dedup_id_of(self.tables, number, id, view, &entry)?;
+            dedup_ids.extend(dedup_id.map(|dedup_id| (dedup_id, id)));
         }
         drop(row);
         self.queue(number).with_ttl -= expiries.len() as u64;
         for (expires_ms, id) in expiries {
             self.tables.remove_expiry(expires_ms, number, id)?;
+        }
+        for (dedup_id, id) in dedup_ids {
+            self.tables.remove_dedup(number, &dedup_id, id)?;
         }
         for (id, count) in parts {
             self.tables.remove_parts(number, id, count)?;

@@ -1,5 +1,6 @@
 //! Holding the rows against the state machine's own invariants, for tests and for operators.
 
+mod dedup;
 mod lanes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ impl Machine {
                     faults.push(format!("queue {:?}: {fault}", queue.name.as_str()));
                 }
             }
+            faults.extend(tables.dedup_orphans(|number| self.queues.contains_key(&number))?);
             faults.extend(tables.orphans(|number| self.queues.contains_key(&number))?);
             Ok(faults)
         })
@@ -90,6 +92,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
             faults.push(format!("counter {what} is {counter}, counted {counted}"));
         }
     }
+    faults.extend(dedup::verify_dedup(tables, number, queue)?);
     Ok(faults)
 }
 

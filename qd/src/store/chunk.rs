@@ -10,6 +10,7 @@
 //!                     body lie one behind the other in rows of `parts`
 //!   4 EXPIRES, besides the others: u64 expires at (state ms) comes first
 //!   8 LANE, besides the others: the optional fields name a priority or a group
+//!   16 DEDUP, besides the others: the fields hold a dedup id
 //! ```
 //!
 //! The messages of a chunk that is apart are never untouched: each began its life delayed, or in a
@@ -36,6 +37,7 @@ const FLAG_FIELDS: u8 = 1;
 const FLAG_EXTERNAL: u8 = 2;
 const FLAG_EXPIRES: u8 = 4;
 const FLAG_LANE: u8 = 8;
+const FLAG_DEDUP: u8 = 16;
 
 /// A message about to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,8 @@ pub struct NewEntry<'a> {
     pub expires_ms: Option<u64>,
     /// Whether the fields name a priority or a group.
     pub has_lane: bool,
+    /// Whether the fields hold a dedup id.
+    pub has_dedup: bool,
     /// Optional fields as the log carries them.
     pub fields: &'a [u8],
     /// The body.
@@ -115,7 +119,9 @@ impl ChunkBuilder {
             (false, true) => FLAG_FIELDS | FLAG_EXTERNAL,
         };
         let expires = if entry.expires_ms.is_some() { FLAG_EXPIRES } else { 0 };
-        self.data.push(kind | expires | if entry.has_lane { FLAG_LANE } else { 0 });
+        let dedup = if entry.has_dedup { FLAG_DEDUP } else { 0 };
+        let lane = if entry.has_lane { FLAG_LANE } else { 0 };
+        self.data.push(kind | expires | lane | dedup);
         if let Some(expires_ms) = entry.expires_ms {
             self.data.extend_from_slice(&expires_ms.to_le_bytes());
         }
@@ -187,6 +193,8 @@ pub struct EntryView {
     pub expires_ms: Option<u64>,
     /// Whether the fields name a priority or a group.
     pub has_lane: bool,
+    /// Whether the fields hold a dedup id.
+    pub has_dedup: bool,
     /// Where fields and body are.
     pub content: Content,
 }
@@ -277,7 +285,7 @@ impl<'a> ChunkView<'a> {
             expires_ms = Some(u64::from_le_bytes(bytes));
             at += 8;
         }
-        let (size, content) = match flags & !(FLAG_EXPIRES | FLAG_LANE) {
+        let (size, content) = match flags & !(FLAG_EXPIRES | FLAG_LANE | FLAG_DEDUP) {
             0 => {
                 let body = at;
                 let size = end.checked_sub(body).ok_or_else(|| damaged("ends cross"))?;
@@ -297,8 +305,9 @@ impl<'a> ChunkView<'a> {
             }
             _ => return Err(damaged("unknown flags of an entry")),
         };
-        let has_lane = flags & FLAG_LANE != 0;
-        Ok(EntryView { crc, size: size as u64, expires_ms, has_lane, content })
+        let (has_lane, has_dedup) = (flags & FLAG_LANE != 0, flags & FLAG_DEDUP != 0);
+        let size = size as u64;
+        Ok(EntryView { crc, size, expires_ms, has_lane, has_dedup, content })
     }
 }
 
@@ -316,6 +325,7 @@ mod tests {
             size: (fields.len() + body.len()) as u64,
             expires_ms: fields.first().map(|_| 77),
             has_lane: fields == b"lane",
+            has_dedup: !fields.is_empty(),
             fields,
             body,
         }
@@ -344,6 +354,8 @@ mod tests {
         assert_eq!(inline(2), (&b""[..], &b"x"[..]));
         let expires = |index: usize| view.entry(index).unwrap().expires_ms;
         assert_eq!((expires(0), expires(1)), (None, Some(77)));
+        let has_dedup = |index: usize| view.entry(index).unwrap().has_dedup;
+        assert!(!has_dedup(0) && has_dedup(1) && !has_dedup(3));
         let last = view.entry(3).unwrap();
         assert_eq!(last.content, Content::External { fields: 0, body: large.len() });
         assert_eq!((last.size, last.parts()), (large.len() as u64, 1));

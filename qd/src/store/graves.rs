@@ -12,6 +12,11 @@ impl Tables<'_> {
         Ok(self.graves.first()?.is_some())
     }
 
+    /// True when rows of this queue are still to be freed.
+    pub(super) fn is_buried(&self, queue: u64) -> Result<bool> {
+        Ok(self.graves.get(queue)?.is_some())
+    }
+
     /// Frees up to about `most` rows of dropped queues.
     pub fn free_rows(&mut self, most: usize) -> Result<()> {
         let mut room = most;
@@ -70,6 +75,7 @@ impl Tables<'_> {
             turns: (queue, 0)..=(queue, u8::MAX)
         );
         freed += self.free_lanes(queue, most - freed)?;
+        freed += self.free_dedup(queue, most - freed)?;
         for key in keys(self.delayed.range(whole.clone())?, most - freed)? {
             freed += 1;
             self.remove_delayed(key.0, key.1)?;

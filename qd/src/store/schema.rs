@@ -19,6 +19,9 @@
 //! | `expiry` | expires at in state ms, queue, id | nothing: the message has a time to live |
 //! | `leases` | queue, lease | [`super::lease::LeaseRow`] |
 //! | `lease_ends` | end in state ms, queue, lease | nothing |
+//! | `dedup` | queue, dedup id, id | nothing: a live message has the dedup id |
+//! | `dedup_windows` | queue, dedup id | u64 id of the newest message sent with it, u64 window ends at (state ms) |
+//! | `dedup_ends` | end in state ms, queue, id of that message | the dedup id |
 //! | `producers` | generation, producer | recent request numbers and answers (`shard::producers`) |
 //! | `graves` | queue | nothing: the queue was dropped and its rows are still to be freed |
 //!
@@ -59,6 +62,11 @@ pub(super) const EXPIRY: TableDefinition<(u64, u64, u64), ()> = TableDefinition:
 pub(super) const LEASES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("leases");
 pub(super) const LEASE_ENDS: TableDefinition<(u64, u64, u64), ()> =
     TableDefinition::new("lease_ends");
+pub(super) const DEDUP: TableDefinition<(u64, &[u8], u64), ()> = TableDefinition::new("dedup");
+pub(super) const DEDUP_WINDOWS: TableDefinition<(u64, &[u8]), (u64, u64)> =
+    TableDefinition::new("dedup_windows");
+pub(super) const DEDUP_ENDS: TableDefinition<(u64, u64, u64), &[u8]> =
+    TableDefinition::new("dedup_ends");
 pub(super) const PRODUCERS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("producers");
 pub(super) const WAITING: TableDefinition<&[u8], &[u8]> = TableDefinition::new("waiting");
 pub(super) const TRIED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("tried");

@@ -6,9 +6,9 @@ use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
 use super::lease::{Delivered, LeaseRow};
 use super::marks::Marks;
 use super::schema::{
-    BLOCKED, CHUNKS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, HOLDS, LEASE_ENDS, LEASES, MARKS, META,
-    META_FORMAT, META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED, RING, TRIED, TURNS,
-    WAITING,
+    BLOCKED, CHUNKS, DEDUP, DEDUP_ENDS, DEDUP_WINDOWS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, HOLDS,
+    LEASE_ENDS, LEASES, MARKS, META, META_FORMAT, META_NODE, META_POSITION, PARTS, PRODUCERS,
+    QUEUES, RETURNED, RING, TRIED, TURNS, WAITING,
 };
 use super::{Result, StoreError};
 
@@ -41,6 +41,9 @@ pub struct Tables<'t> {
     pub(super) expiry: Table<'t, (u64, u64, u64), ()>,
     pub(super) leases: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) lease_ends: Table<'t, (u64, u64, u64), ()>,
+    pub(super) dedup: Table<'t, (u64, &'static [u8], u64), ()>,
+    pub(super) dedup_windows: Table<'t, (u64, &'static [u8]), (u64, u64)>,
+    pub(super) dedup_ends: Table<'t, (u64, u64, u64), &'static [u8]>,
     pub(super) producers: Table<'t, (u64, u64), &'static [u8]>,
     pub(super) waiting: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) tried: Table<'t, (u64, u64), &'static [u8]>,
@@ -115,6 +118,9 @@ impl<'t> Tables<'t> {
             expiry: txn.open_table(EXPIRY)?,
             leases: txn.open_table(LEASES)?,
             lease_ends: txn.open_table(LEASE_ENDS)?,
+            dedup: txn.open_table(DEDUP)?,
+            dedup_windows: txn.open_table(DEDUP_WINDOWS)?,
+            dedup_ends: txn.open_table(DEDUP_ENDS)?,
             producers: txn.open_table(PRODUCERS)?,
             waiting: txn.open_table(WAITING)?,
             tried: txn.open_table(TRIED)?,

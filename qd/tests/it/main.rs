@@ -4,9 +4,11 @@
 
 mod connections;
 mod dead_letters;
+mod dedup;
 mod engine;
 mod faults;
 mod log;
+mod machine;
 mod memory;
 mod model;
 mod random_work;

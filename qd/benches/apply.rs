@@ -1,6 +1,7 @@
-//! The state machine on a real file: records of 16 requests of 100 messages of 100 bytes.
+//! The state machine on a real file: records of 16 requests of 100 messages of 100 bytes, without
+//! groups, in one group, in 24,000 groups of ten, and each in a group of its own; plain and ordered.
 //!
-//! `cargo bench -p qd`; prints messages per second, a line per phase, median of five runs.
+//! `cargo bench -p qd`; prints messages per second, a line per kind, median of five runs.
 //! The directory is `$QD_BENCH_DIR` or the system's temporary one.
 #![allow(clippy::unwrap_used, reason = "in a benchmark a failure is a panic")]
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use qd::shard::command::{Action, Create, NewMessage, Receive, Send, Settle};
 use qd::shard::{Applied, Command, Entry, Machine, Origin, Outcome, Record};
 use qd::store::{CACHE_BYTES, Store};
-use qd_protocol::verbs::IfExists;
+use qd_protocol::verbs::{IfExists, SendEntry};
 use qd_protocol::{AttributeChanges, Body, QueueName};
 
 const REQUESTS: u32 = 16;
@@ -21,6 +22,9 @@ struct Bench {
     machine: Machine,
     queue: QueueName,
     number: u64,
+    /// How many groups there are; 0: the messages say nothing of one.
+    groups: u32,
+    sent: u32,
 }
 
 impl Bench {
@@ -41,17 +45,26 @@ impl Bench {
         self.machine.apply(&Record { sequence, now_ms: 1_700_000_000_000, entries }).unwrap()
     }
 
-    fn send(&self) -> Command {
+    fn send(&mut self) -> Command {
         let body = Body::new(Bytes::from_static(&[b'x'; 100]));
-        let message = NewMessage {
-            crc: body.crc,
-            size: 100,
-            due: None,
-            ttl_ms: None,
-            fields: Bytes::new(),
-            body: body.bytes,
-        };
-        Command::Send(Send { queue: self.queue.clone(), messages: vec![message; BATCH as usize] })
+        let messages = (0..BATCH).map(|_| {
+            let mut entry = SendEntry::new(body.bytes.clone());
+            self.sent += 1;
+            if self.groups > 0 {
+                entry.properties.group = (self.sent % self.groups).to_string();
+            }
+            NewMessage {
+                crc: body.crc,
+                size: 100,
+                due: None,
+                ttl_ms: None,
+                unique: false,
+                fields: entry.stored_fields(),
+                body: entry.body.bytes,
+            }
+        });
+        let messages = messages.collect();
+        Command::Send(Send { queue: self.queue.clone(), messages })
     }
 
     fn receive(&self) -> Command {
@@ -85,20 +98,23 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn run() -> [f64; 2] {
+fn run(groups: u32, ordered: bool) -> [f64; 2] {
     let parent = std::env::var_os("QD_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent).unwrap();
     let store = Store::open(&dir.path().join("state.redb"), CACHE_BYTES, 7).unwrap();
     let queue = QueueName::new("bench").unwrap();
-    let mut bench = Bench { machine: Machine::open(store).unwrap(), queue, number: 0 };
+    let machine = Machine::open(store).unwrap();
+    let mut bench = Bench { machine, queue, number: 0, groups, sent: 0 };
     bench.apply(vec![Command::Create(Create {
         queue: bench.queue.clone(),
         if_exists: IfExists::Keep,
-        attributes: AttributeChanges::default(),
+        attributes: AttributeChanges { ordered: Some(ordered), ..Default::default() },
+        with: None,
     })]);
     let sending = timed(|| {
         for _ in 0..RECORDS {
-            bench.apply((0..REQUESTS).map(|_| bench.send()).collect());
+            let sends = (0..REQUESTS).map(|_| bench.send()).collect();
+            bench.apply(sends);
         }
     });
     let taking = timed(|| {
@@ -112,9 +128,22 @@ fn run() -> [f64; 2] {
 }
 
 fn main() {
-    let mut runs: Vec<_> = (0..5).map(|_| run()).collect();
-    for (phase, name) in ["send", "receive, then delete"].into_iter().enumerate() {
-        runs.sort_by(|a, b| a[phase].total_cmp(&b[phase]));
-        println!("{name}: {:.0} messages/s", runs[2][phase]);
+    let all = RECORDS * REQUESTS * BATCH;
+    for (ordered, groups) in [false, true]
+        .into_iter()
+        .flat_map(|ordered| [0, 1, all / 10, all].map(|groups| (ordered, groups)))
+    {
+        if ordered && groups < 2 {
+            // One lease at a time: it is the speed of one consumer.
+            continue;
+        }
+        let mut runs: Vec<_> = (0..5).map(|_| run(groups, ordered)).collect();
+        let kind = if ordered { "ordered" } else { "plain" };
+        let median = [0, 1].map(|phase| {
+            runs.sort_by(|a, b| a[phase].total_cmp(&b[phase]));
+            runs[2][phase]
+        });
+        let [send, take] = median;
+        println!("{kind}, {groups} groups: send {send:.0}/s, receive, then delete {take:.0}/s");
     }
 }

@@ -32,6 +32,7 @@ mod settle;
 mod take;
 mod transact;
 mod verify;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,7 +126,7 @@ impl Machine {
                 walked: 0,
                 moved_bytes: 0,
                 drops_nested: 0,
-                redrive_looked: 0,
+                looked_at: 0,
                 pending: BTreeMap::new(),
                 changed_groups: BTreeSet::new(),
                 oldest_from: BTreeMap::new(),
@@ -263,8 +264,8 @@ struct Step<'a, 't> {
     moved_bytes: u64,
     /// Queues that are making room for one another just now.
     drops_nested: u8,
-    /// Messages and chunks that the redrives of this record have looked at.
-    redrive_looked: usize,
+    /// Messages and chunks that the walks of this record have looked at.
+    looked_at: usize,
     /// Messages of this record that are in no chunk yet, by queue.
     pending: BTreeMap<u64, send::Pending>,
     /// Groups of ordered queues in which something has changed.

@@ -90,16 +90,8 @@ impl Step<'_, '_> {
             let text = format!("queue {name:?} is not empty: it holds {messages} {plural}");
             return Ok(ErrorCode::QueueNotEmpty.refuse(text).with_queue(name).into());
         }
-        // Messages of this very record go to disk, to be freed with the others.
-        self.flush(number)?;
-        self.set_retention_due(number, None);
-        if let Some(retry_ms) = self.queue(number).retry_ms {
-            self.tables.remove_due(retry_ms, number, 0)?;
-        }
         self.names.remove(&drop.queue);
-        self.queues.remove(&number);
-        self.touched.remove(&number);
-        self.tables.bury_queue(number)?;
+        self.bury(number)?;
         Ok(Outcome::Dropped(messages))
     }
 }

@@ -32,10 +32,7 @@ impl Step<'_, '_> {
     fn change(&mut self, number: u64, id: u64, place: Place, action: ByIdAction) -> Result<()> {
         match action {
             ByIdAction::Discard => {
-                self.take_out(number, id, place)?;
-                let run = self.run_of(number, id)?;
-                self.remove_messages(number, &[run])?;
-                self.queue(number).statistics.deleted += 1;
+                self.discard(number, id, place)?;
             }
             ByIdAction::Reschedule(due) => {
                 let due_ms = self.due_ms(due).filter(|due_ms| *due_ms > self.now_ms);
@@ -56,6 +53,15 @@ impl Step<'_, '_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Removes a message that nobody holds.
+    pub(super) fn discard(&mut self, number: u64, id: u64, place: Place) -> Result<()> {
+        self.take_out(number, id, place)?;
+        let run = self.run_of(number, id)?;
+        self.remove_messages(number, &[run])?;
+        self.queue(number).statistics.deleted += 1;
         Ok(())
     }
 }

@@ -11,5 +11,6 @@ mod log;
 mod machine;
 mod memory;
 mod model;
+mod purge;
 mod random_work;
 mod replay;

@@ -21,6 +21,7 @@ mod dedup;
 mod expiry;
 mod lanes;
 pub mod outcome;
+mod peek;
 mod place;
 mod producers;
 mod purge;

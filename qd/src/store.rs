@@ -15,6 +15,7 @@ mod graves;
 pub mod lanes;
 pub mod lease;
 pub mod marks;
+mod peek;
 mod scan;
 mod schema;
 mod tables;

@@ -1,7 +1,8 @@
 //! Reads: they change nothing, and run between records.
 //!
 //! Between two records they take [`STEPS_PER_ROUND`] at most, and what is left goes on after the next
-//! one. They take turns of [`STEPS_PER_TURN`], so that a short one does not wait for long ones.
+//! one. They take turns of [`STEPS_PER_TURN`], so that a short one does not wait for long ones. A peek is
+//! one turn, of [`STEPS_PER_PEEK`]: what it may do is bounded where it is done.
 
 use std::collections::VecDeque;
 
@@ -20,6 +21,8 @@ const STEPS_PER_TURN: usize = 250_000;
 const STEPS_PER_NAME: usize = 16;
 /// The rows of a queue are looked up, and its attributes copied.
 const STEPS_PER_DESCRIPTION: usize = 2_000;
+/// Some hundred messages are looked up and copied, up to 1 MiB: a millisecond or two.
+const STEPS_PER_PEEK: usize = 1_000_000;
 
 /// Reads that are not answered yet.
 #[derive(Default)]
@@ -83,9 +86,9 @@ impl Read {
                 let answer = described.map_or_else(Answer::Refused, Answer::Describe);
                 return Ok((STEPS_PER_DESCRIPTION, Some(answer)));
             }
-            Work::Peek(_) => {
-                let refusal = ErrorCode::Internal.refuse("not yet");
-                return Ok((1, Some(Answer::Refused(refusal))));
+            Work::Peek(peek) => {
+                let answer = machine.peek(peek)?.map_or_else(Answer::Refused, Answer::Peek);
+                return Ok((STEPS_PER_PEEK, Some(answer)));
             }
             // Neither is a read.
             Work::Change(..) | Work::Receive(..) => {

@@ -4,9 +4,10 @@ use qd_protocol::verbs::Due;
 
 use super::Step;
 use super::lanes::lane_in_chunk;
+use super::queue::Queue;
 use crate::store::lanes::Hold;
 use crate::store::lease::{Delivered, Run};
-use crate::store::{Delayed, Result};
+use crate::store::{Delayed, Result, Tables};
 
 /// Where a live message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,40 +39,7 @@ impl Step<'_, '_> {
     /// Where a message is; `None`: it is not there.
     pub(super) fn place(&mut self, number: u64, id: u64) -> Result<Option<Place>> {
         self.flush(number)?;
-        if self.tables.delayed(number, id)?.is_some() {
-            return Ok(Some(Place::Delayed));
-        }
-        let queue = &self.queues[&number];
-        if queue.statistics.dead_letter_blocked > 0 && self.tables.is_blocked(number, id)? {
-            return Ok(Some(Place::Blocked));
-        }
-        if self.tables.is_returned(number, id)? {
-            return Ok(Some(Place::Returned));
-        }
-        let Some(row) = self.tables.chunk_from(number, id)?.filter(|row| row.first <= id) else {
-            return Ok(None);
-        };
-        let view = row.view()?;
-        let marks = self.tables.marks(number, row.first, view.count())?;
-        let index = (id - row.first) as usize;
-        if marks.is_deleted(index) {
-            return Ok(None);
-        }
-        let chunk = row.first;
-        let touched = view.is_apart() || id < queue.cursor || marks.is_marked(index);
-        if !touched {
-            return Ok(Some(Place::Untouched(chunk)));
-        }
-        if queue.waiting > 0 {
-            let entry = view.entry(index)?;
-            let lane = lane_in_chunk(self.tables, number, queue, id, (&view, &entry))?;
-            if let Some(lane) = lane
-                && self.tables.is_waiting(number, &lane, chunk, index as u16)?
-            {
-                return Ok(Some(Place::Waiting(chunk)));
-            }
-        }
-        Ok(Some(Place::Leased))
+        place_of(self.tables, number, &self.queues[&number], id)
     }
 
     /// Makes a message that is in no place ready again, at its old place in its lane.
@@ -157,4 +125,45 @@ impl Step<'_, '_> {
         let chunk = self.tables.chunk_from(number, id)?.map_or(id, |row| row.first);
         Ok(Run { chunk, first: id, count: 1, attempt: 0, end_ms: 0, first_ms: 0 })
     }
+}
+
+/// Where a message of a queue is that has nothing unwritten; `None`: it is not there.
+pub(super) fn place_of(
+    tables: &Tables<'_>,
+    number: u64,
+    queue: &Queue,
+    id: u64,
+) -> Result<Option<Place>> {
+    if tables.delayed(number, id)?.is_some() {
+        return Ok(Some(Place::Delayed));
+    }
+    if queue.statistics.dead_letter_blocked > 0 && tables.is_blocked(number, id)? {
+        return Ok(Some(Place::Blocked));
+    }
+    if tables.is_returned(number, id)? {
+        return Ok(Some(Place::Returned));
+    }
+    let Some(row) = tables.chunk_from(number, id)?.filter(|row| row.first <= id) else {
+        return Ok(None);
+    };
+    let view = row.view()?;
+    let marks = tables.marks(number, row.first, view.count())?;
+    let index = (id - row.first) as usize;
+    if marks.is_deleted(index) {
+        return Ok(None);
+    }
+    let chunk = row.first;
+    if !view.is_apart() && id >= queue.cursor && !marks.is_marked(index) {
+        return Ok(Some(Place::Untouched(chunk)));
+    }
+    if queue.waiting > 0 {
+        let entry = view.entry(index)?;
+        let lane = lane_in_chunk(tables, number, queue, id, (&view, &entry))?;
+        if let Some(lane) = lane
+            && tables.is_waiting(number, &lane, chunk, index as u16)?
+        {
+            return Ok(Some(Place::Waiting(chunk)));
+        }
+    }
+    Ok(Some(Place::Leased))
 }

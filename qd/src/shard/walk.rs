@@ -10,7 +10,7 @@ use qd_protocol::message::Headers;
 use super::Step;
 use super::dead_letter::damaged_fields;
 use super::place::Place;
-use crate::store::Result;
+use crate::store::{Result, Tables};
 
 /// Most messages and chunks that one walk looks at.
 const LOOKED_AT_MAX: usize = 1_000;
@@ -90,17 +90,13 @@ impl Step<'_, '_> {
 
     /// Looks up the messages of the next chunk.
     fn enter_chunk(&mut self, walk: &mut Walk) -> Result<()> {
-        let Some(row) = self.tables.chunk_from(walk.number, walk.last + 1)? else {
+        let Some((ids, end)) = live_from(self.tables, walk.number, walk.last + 1)? else {
             walk.last = walk.through;
             return Ok(());
         };
-        let (chunk, count) = (row.first, row.view()?.count());
-        let marks = self.tables.marks(walk.number, chunk, count)?;
-        let wanted = walk.last + 1..walk.through.saturating_add(1);
-        let live = (0..count).filter(|index| !marks.is_deleted(*index));
-        let ids = live.map(|index| chunk + index as u64).filter(|id| wanted.contains(id));
-        walk.ids = ids.collect::<Vec<_>>().into_iter();
-        walk.chunk_end = chunk + count as u64 - 1;
+        let meant = ids.into_iter().take_while(|id| *id <= walk.through);
+        walk.ids = meant.collect::<Vec<_>>().into_iter();
+        walk.chunk_end = end - 1;
         Ok(())
     }
 
@@ -122,4 +118,22 @@ impl Step<'_, '_> {
         }
         Ok(true)
     }
+}
+
+/// The live messages from `from` on of the chunk that holds it, or else of the next one, and the id
+/// behind that chunk; `None`: there is no chunk.
+pub(super) fn live_from(
+    tables: &Tables<'_>,
+    number: u64,
+    from: u64,
+) -> Result<Option<(Vec<u64>, u64)>> {
+    let Some(row) = tables.chunk_from(number, from)? else {
+        return Ok(None);
+    };
+    let count = row.view()?.count();
+    let marks = tables.marks(number, row.first, count)?;
+    let end = row.first + count as u64;
+    let ids = from.max(row.first)..end;
+    let live = ids.filter(|id| !marks.is_deleted((id - row.first) as usize));
+    Ok(Some((live.collect(), end)))
 }

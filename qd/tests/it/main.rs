@@ -11,6 +11,7 @@ mod log;
 mod machine;
 mod memory;
 mod model;
+mod peek;
 mod purge;
 mod random_work;
 mod replay;

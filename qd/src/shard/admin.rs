@@ -3,8 +3,9 @@
 use qd_protocol::verbs::IfExists;
 use qd_protocol::{AttributeChanges, Attributes, ErrorCode, Refusal};
 
-use super::attributes::{canonical, check_ranges, compare};
+use super::attributes::{canonical, check_order, check_ranges, compare};
 use super::command::{Create, Drop, Update};
+use super::queue::Queue;
 use super::{Outcome, Step};
 use crate::store::Result;
 
@@ -14,11 +15,16 @@ impl Step<'_, '_> {
         if let Err(refusal) = check_ranges(&create.queue, &changes) {
             return Ok(refusal.into());
         }
+        if let Some(Err(refusal)) = create.with.as_ref().map(|with| self.find(with)) {
+            return Ok(refusal.into());
+        }
         if let Ok(number) = self.find(&create.queue) {
             return self.create_existing(number, create, &changes);
         }
         let attributes = Attributes::default().changed(&changes);
-        if let Err(refusal) = self.check_dead_letter(&create.queue, &attributes) {
+        let checked = check_order(&create.queue, &attributes);
+        let checked = checked.and_then(|()| self.check_dead_letter(&create.queue, &attributes));
+        if let Err(refusal) = checked {
             return Ok(refusal.into());
         }
         self.make_queue(create.queue.clone(), attributes);
@@ -60,8 +66,13 @@ impl Step<'_, '_> {
     ) -> Result<std::result::Result<bool, Refusal>> {
         let queue = &self.queues[&number];
         let attributes = queue.attributes.changed(changes);
-        if let Err(refusal) = self.check_dead_letter(&queue.name, &attributes) {
+        let checked = check_order(&queue.name, &attributes)
+            .and_then(|()| self.check_dead_letter(&queue.name, &attributes));
+        if let Err(refusal) = checked {
             return Ok(Err(refusal));
+        }
+        if queue.attributes.ordered != attributes.ordered && queue.live() > 0 {
+            return Ok(Err(not_empty(queue, ": `ordered` changes only while it is empty")));
         }
         let queue = self.queue(number);
         let before = std::mem::replace(&mut queue.attributes, attributes.clone());
@@ -85,13 +96,17 @@ impl Step<'_, '_> {
         };
         let messages = self.queue(number).live();
         if drop.only_if_empty && messages > 0 {
-            let name = drop.queue.as_str();
-            let plural = if messages == 1 { "message" } else { "messages" };
-            let text = format!("queue {name:?} is not empty: it holds {messages} {plural}");
-            return Ok(ErrorCode::QueueNotEmpty.refuse(text).with_queue(name).into());
+            return Ok(not_empty(&self.queues[&number], "").into());
         }
         self.names.remove(&drop.queue);
         self.bury(number)?;
         Ok(Outcome::Dropped(messages))
     }
+}
+
+fn not_empty(queue: &Queue, why: &str) -> Refusal {
+    let (name, messages) = (queue.name.as_str(), queue.live());
+    let plural = if messages == 1 { "message" } else { "messages" };
+    let text = format!("queue {name:?} is not empty: it holds {messages} {plural}{why}");
+    ErrorCode::QueueNotEmpty.refuse(text).with_queue(name)
 }

@@ -1,8 +1,8 @@
 //! What the attributes of a queue may be, alone and together.
 
 use qd_protocol::attributes::{
-    AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_NAMES, SOURCE_NAME_CHARACTERS_MAX,
-    UNLIMITED, Unit, Value,
+    AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_DROP_OLDEST, OVERFLOW_NAMES,
+    SOURCE_NAME_CHARACTERS_MAX, UNLIMITED, Unit, Value,
 };
 use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal};
 
@@ -63,6 +63,16 @@ impl Step<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Refuses an order that the queue would break by itself.
+pub(super) fn check_order(queue: &QueueName, attributes: &Attributes) -> Checked {
+    if !attributes.ordered || attributes.overflow != OVERFLOW_DROP_OLDEST {
+        return Ok(());
+    }
+    let name = queue.as_str();
+    let text = format!("queue {name:?} cannot be ordered with overflow drop-oldest");
+    Err(ErrorCode::AttributesConflict.refuse(text).with_queue(name))
 }
 
 /// The same changes, with the default dead-letter queue as such when its name is given.

@@ -127,7 +127,7 @@ impl Page<'_, '_> {
     fn look(&mut self, id: u64, place: Place) -> Result<bool> {
         self.looked_at += 1;
         let state = match place {
-            Place::Untouched(_) | Place::Returned => State::Ready,
+            Place::Untouched(_) | Place::Returned | Place::Waiting(_) => State::Ready,
             Place::Delayed => State::Delayed,
             Place::Blocked => State::Blocked,
             Place::Leased => State::Leased,
@@ -183,7 +183,10 @@ impl Page<'_, '_> {
     fn history(&self, id: u64, state: State) -> Result<(u32, u64)> {
         let (delivered, until_ms) = match state {
             State::Leased => (None, 0),
-            State::Ready => (self.tables.returned_at(self.number, id)?, 0),
+            State::Ready => {
+                let returned = self.tables.returned_at(self.number, id)?;
+                (returned.or(self.tables.tried(self.number, id)?), 0)
+            }
             State::Delayed => {
                 let delayed = self.tables.delayed(self.number, id)?;
                 let due_ms = delayed.as_ref().map_or(0, |delayed| delayed.due_ms);

@@ -23,6 +23,7 @@ use qd_protocol::wire::DecodeError;
 use qd_protocol::{Attributes, QueueName};
 
 use super::dedup::properties_of;
+use super::queue::Amount;
 use super::{Queue, Step};
 use crate::store::chunk::{Content, NewEntry};
 use crate::store::lease::{Delivered, Run};
@@ -164,7 +165,7 @@ impl Step<'_, '_> {
             return Ok(None);
         }
         self.drops_nested += 1;
-        let room = self.make_room(target, size);
+        let room = self.make_room(target, Amount::one(size), Amount::default());
         self.drops_nested -= 1;
         Ok(room?.is_ok().then_some(target))
     }

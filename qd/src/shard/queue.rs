@@ -17,6 +17,26 @@ use crate::store::{Result, StoreError, Tables};
 
 const LAYOUT: u8 = 2;
 
+/// Messages and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// One message of `size` bytes.
+    pub fn one(size: u64) -> Self {
+        Self { messages: 1, bytes: size }
+    }
+
+    /// One message of `size` bytes more.
+    pub fn add(&mut self, size: u64) {
+        self.messages += 1;
+        self.bytes = self.bytes.saturating_add(size);
+    }
+}
+
 /// One queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Queue {
@@ -121,6 +141,12 @@ impl Queue {
 
     /// Whether a message of `size` bytes may come in now.
     pub fn admit(&self, size: u64) -> std::result::Result<(), Refusal> {
+        self.check_size(size)?;
+        self.has_room(Amount::one(size), Amount::default())
+    }
+
+    /// Whether a message of `size` bytes may come in at all.
+    pub fn check_size(&self, size: u64) -> std::result::Result<(), Refusal> {
         let Attributes { max_bytes, max_message_size, .. } = self.attributes;
         let name = self.name.as_str();
         // What is over `max-bytes` will never fit, so it is not worth another try.
@@ -133,23 +159,23 @@ impl Queue {
                 return Err(refusal.with_limit(limit, size, maximum));
             }
         }
-        self.has_room(size)
+        Ok(())
     }
 
-    /// Whether a message of `size` bytes fits now, whatever the size of a message may be.
-    pub fn has_room(&self, size: u64) -> std::result::Result<(), Refusal> {
+    /// Whether messages fit, whatever the size of one may be, once what is `freed` has gone.
+    pub fn has_room(&self, wanted: Amount, freed: Amount) -> std::result::Result<(), Refusal> {
         let Attributes { max_messages, max_bytes, .. } = self.attributes;
         let name = self.name.as_str();
-        let live = self.live();
+        let live = self.live().saturating_sub(freed.messages);
         let full = |limit, current, maximum, unit| {
             let text = format!("queue {name:?} is full: {current} of {maximum} {unit} ({limit})");
             ErrorCode::QueueFull.refuse(text).with_queue(name).with_limit(limit, current, maximum)
         };
-        if live >= max_messages {
+        if live.saturating_add(wanted.messages) > max_messages {
             return Err(full("max-messages", live, max_messages, "messages"));
         }
-        let bytes = self.statistics.bytes;
-        if bytes.saturating_add(size) > max_bytes {
+        let bytes = self.statistics.bytes.saturating_sub(freed.bytes);
+        if bytes.saturating_add(wanted.bytes) > max_bytes {
             return Err(full("max-bytes", bytes, max_bytes, "bytes"));
         }
         Ok(())

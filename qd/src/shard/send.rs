@@ -11,6 +11,7 @@ use super::command::{NewMessage, Send};
 use super::dedup::properties_of;
 use super::lanes::has_lane;
 use super::place::Place;
+use super::queue::Amount;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
 use crate::store::Result;
 use crate::store::chunk::{ChunkBuilder, NewEntry};
@@ -142,24 +143,26 @@ impl Step<'_, '_> {
     ) -> Result<std::result::Result<(), Refusal>> {
         match self.queues[&number].admit(size) {
             Err(refusal) if refusal.code != ErrorCode::QueueFull => Ok(Err(refusal)),
-            _ => self.make_room(number, size),
+            _ => self.make_room(number, Amount::one(size), Amount::default()),
         }
     }
 
-    /// Whether there is room for a message of `size`, after dropping the oldest ones where the
-    /// queue is to.
+    /// Whether there is room for messages once what is `freed` has gone, after dropping the oldest
+    /// ones where the queue is to.
     pub(super) fn make_room(
         &mut self,
         number: u64,
-        size: u64,
+        wanted: Amount,
+        freed: Amount,
     ) -> Result<std::result::Result<(), Refusal>> {
         loop {
             let queue = &self.queues[&number];
-            let Err(refusal) = queue.has_room(size) else {
+            let Err(refusal) = queue.has_room(wanted, freed) else {
                 return Ok(Ok(()));
             };
             let drops = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
-                && size <= queue.attributes.max_bytes
+                && wanted.messages <= queue.attributes.max_messages
+                && wanted.bytes <= queue.attributes.max_bytes
                 && self.dropped < DROPPED_PER_RECORD_MAX;
             if !drops {
                 return Ok(Err(refusal));

@@ -74,7 +74,11 @@ impl Step<'_, '_> {
     }
 
     /// What can be said of a receipt without its lease's row.
-    fn check(&self, queues: &[u64], receipt: &Receipt) -> std::result::Result<(), Refusal> {
+    pub(super) fn check(
+        &self,
+        queues: &[u64],
+        receipt: &Receipt,
+    ) -> std::result::Result<(), Refusal> {
         if !queues.contains(&receipt.queue) {
             if let Some(other) = self.queues.get(&receipt.queue) {
                 let text = format!("the receipt belongs to queue {:?}", other.name.as_str());
@@ -290,7 +294,7 @@ impl Step<'_, '_> {
 }
 
 /// The run that holds a message, of runs in the order of their ids.
-fn run_with(runs: &[Run], id: u64) -> Option<&Run> {
+pub(super) fn run_with(runs: &[Run], id: u64) -> Option<&Run> {
     runs.get(runs.partition_point(|run| run.end() <= id)).filter(|run| run.first <= id)
 }
 
@@ -325,12 +329,12 @@ pub fn retry_jitter_ms(delay_ms: u64, seed: u64, id: u64) -> u64 {
     (mixed ^ (mixed >> 31)) % (delay_ms / 10 + 1)
 }
 
-fn expired() -> Refusal {
+pub(super) fn expired() -> Refusal {
     ErrorCode::ReceiptExpired
         .refuse("the receipt's lease is over; the message was deleted, delivered again or removed")
 }
 
-fn invalid() -> Refusal {
+pub(super) fn invalid() -> Refusal {
     ErrorCode::ReceiptInvalid.refuse("no lease ever had this receipt")
 }
 

@@ -15,3 +15,4 @@ mod peek;
 mod purge;
 mod random_work;
 mod replay;
+mod transact;

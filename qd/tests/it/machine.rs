@@ -53,8 +53,8 @@ pub fn with_header(body: &str, key: &str, value: &str) -> NewMessage {
 pub fn ids(runs: &[SentRun]) -> Vec<(i64, Option<ErrorCode>)> {
     let sent = qd_protocol::verbs::Sent { runs: runs.to_vec() };
     let id = |entry: Result<qd_protocol::verbs::Stored, &Refusal>| match entry {
-        Ok(stored) if stored.duplicate => (-(stored.id as i64), None),
-        Ok(stored) => (stored.id as i64, None),
+        Ok(stored) if stored.duplicate => (-stored.id.cast_signed(), None),
+        Ok(stored) => (stored.id.cast_signed(), None),
         Err(refusal) => (0, Some(refusal.code)),
     };
     sent.entries().map(id).collect()

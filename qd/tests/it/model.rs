@@ -4,25 +4,30 @@
 
 use std::collections::BTreeMap;
 
-use qd::shard::command::{
-    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Send, Settle,
-    Update,
-};
+use qd::shard::command::{Action as SettleAction, ById, ByIdAction, NewMessage, Settle};
 use qd::shard::{Command, Outcome, Received, retry_jitter_ms};
-use qd_protocol::attributes::DeadLetter;
-use qd_protocol::message::Reason;
+use qd_protocol::message::{Properties, Reason};
 use qd_protocol::verbs::delete::Statuses;
-use qd_protocol::verbs::{Due, IfExists, ReceivedMessage, SentRun, Until};
-use qd_protocol::{AttributeChanges, Attributes, Body, ErrorCode, QueueName, Receipt, Statistics};
+use qd_protocol::verbs::{Due, Until};
+use qd_protocol::{Attributes, ErrorCode, QueueName, Receipt, Statistics};
 
 mod dead_letters;
+mod dedup;
+mod order;
+// mod peek;
+mod purge;
+mod queues;
 mod run;
+mod transact;
+
+use order::delivery;
 
 #[derive(Debug, Clone)]
 struct ModelMessage {
     id: u64,
     sent_at_ms: u64,
     message: NewMessage,
+    properties: Properties,
     attempt: u32,
     /// Lease number, end and secret while it is leased.
     lease: Option<(u64, u64, u64)>,
@@ -47,7 +52,7 @@ impl ModelMessage {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ModelQueue {
     name: QueueName,
     attributes: Attributes,
@@ -58,9 +63,14 @@ struct ModelQueue {
     /// When blocked messages are tried again, and from which id on.
     retry_ms: Option<u64>,
     retry_from: u64,
+    /// The group that was served last, by priority; an ordered queue has only that of 0.
+    turns: BTreeMap<u8, String>,
+    /// By dedup id the newest message that was accepted with it, and until when others are its
+    /// duplicates.
+    windows: BTreeMap<String, (u64, u64)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Model {
     queues: BTreeMap<u64, ModelQueue>,
     queues_made: u64,
@@ -106,6 +116,7 @@ impl ModelQueue {
             id,
             sent_at_ms: now_ms,
             expires_ms: message.ttl_ms.map(|ttl_ms| now_ms + ttl_ms),
+            properties: dedup::properties(&message),
             message,
             attempt: 0,
             lease: None,
@@ -132,7 +143,8 @@ impl Model {
             Command::ById(by_id) => self.by_id(by_id),
             Command::Update(update) => self.update(update),
             Command::Redrive(redrive) => self.redrive(redrive),
-            Command::Purge(_) | Command::Transact(_) => unreachable!("no history has it"),
+            Command::Purge(purge) => self.purge(purge),
+            Command::Transact(transact) => self.transact(transact),
         }
     }
 
@@ -147,55 +159,11 @@ impl Model {
             totals: Statistics::default(),
             retry_ms: None,
             retry_from: 0,
+            turns: BTreeMap::new(),
+            windows: BTreeMap::new(),
         };
         self.queues.insert(self.queues_made, queue);
         self.queues_made
-    }
-
-    fn create(&mut self, create: &Create) -> Outcome {
-        let asked = canonical(&create.queue, &create.attributes);
-        let found = self.find(&create.queue);
-        let before = found.map(|number| self.queues[&number].attributes.clone());
-        let changed = before.clone().unwrap_or_default().changed(&asked);
-        match (found, create.if_exists) {
-            (Some(_), IfExists::Compare) if before != Some(changed.clone()) => {
-                return refused(ErrorCode::QueueExists);
-            }
-            (Some(_), IfExists::Compare | IfExists::Keep) => return Outcome::Created(false),
-            _ => {}
-        }
-        if self.conflicts(&create.queue, &changed) {
-            return refused(ErrorCode::AttributesConflict);
-        }
-        match found {
-            Some(number) => self.set_attributes(number, changed),
-            None => {
-                self.make_queue(create.queue.clone(), changed);
-            }
-        }
-        Outcome::Created(found.is_none())
-    }
-
-    fn update(&mut self, update: &Update) -> Outcome {
-        let Some(number) = self.find(&update.queue) else {
-            return refused(ErrorCode::NoSuchQueue);
-        };
-        let asked = canonical(&update.queue, &update.attributes);
-        let changed = self.queues[&number].attributes.changed(&asked);
-        if self.conflicts(&update.queue, &changed) {
-            return refused(ErrorCode::AttributesConflict);
-        }
-        let differs = changed != self.queues[&number].attributes;
-        self.set_attributes(number, changed);
-        Outcome::Updated(differs)
-    }
-
-    fn set_attributes(&mut self, number: u64, attributes: Attributes) {
-        let queue = self.queues.get_mut(&number).unwrap();
-        let before = std::mem::replace(&mut queue.attributes, attributes);
-        if before.dead_letter != queue.attributes.dead_letter {
-            self.retry_at(number, self.now_ms, 0);
-        }
     }
 
     /// When a message becomes visible; `None`: it is already.
@@ -239,95 +207,6 @@ impl Model {
             statuses.push(code.map(|code| code.refuse("")));
         }
         Outcome::Settled(statuses)
-    }
-
-    fn drop_queue(&mut self, drop: &Drop) -> Outcome {
-        let Some(number) = self.find(&drop.queue) else {
-            return refused(ErrorCode::NoSuchQueue);
-        };
-        let messages = self.queues[&number].messages.len() as u64;
-        if drop.only_if_empty && messages > 0 {
-            return refused(ErrorCode::QueueNotEmpty);
-        }
-        self.queues.remove(&number);
-        Outcome::Dropped(messages)
-    }
-
-    fn send(&mut self, send: &Send) -> Outcome {
-        let Some(number) = self.find(&send.queue) else {
-            return refused(ErrorCode::NoSuchQueue);
-        };
-        let delay = Due::After(self.queues[&number].attributes.delay_ms);
-        let mut entries = Vec::new();
-        for message in &send.messages {
-            if let Err(code) = self.admit(number, message.size) {
-                entries.push(Err(code));
-                continue;
-            }
-            let due_ms = self.due_ms(message.due.unwrap_or(delay));
-            let queue = self.queues.get_mut(&number).unwrap();
-            entries.push(Ok(queue.add(message.clone(), due_ms, self.now_ms)));
-        }
-        Outcome::Sent(entries.into_iter().map(run_of_one).collect())
-    }
-
-    fn receive(&mut self, receive: &Receive, settled: Option<Statuses>) -> Outcome {
-        let numbers: Option<Vec<u64>> = receive.queues.iter().map(|name| self.find(name)).collect();
-        let Some(numbers) = numbers else {
-            return refused(ErrorCode::NoSuchQueue);
-        };
-        let settled = settled
-            .unwrap_or_else(|| self.settle(&numbers, &SettleAction::Delete, 0, &receive.settle).0);
-        let mut received = Received { settled, deleted: receive.delete, ..Received::default() };
-        let mut bytes = 0;
-        let mut full = false;
-        for (index, number) in numbers.iter().enumerate() {
-            if numbers[..index].contains(number) {
-                continue;
-            }
-            let now_ms = self.now_ms;
-            let queue = self.queues.get_mut(number).unwrap();
-            let timeout = receive.visibility_timeout_ms;
-            let timeout = timeout.unwrap_or(queue.attributes.visibility_timeout_ms);
-            let before = received.messages.len();
-            let mut gone = Vec::new();
-            let leased = queue.messages.iter().filter(|message| message.lease.is_some()).count();
-            let mut room = queue.attributes.max_in_flight.saturating_sub(leased as u64);
-            for message in queue.messages.iter_mut().filter(|message| message.is_ready()) {
-                if room == 0 && !receive.delete {
-                    break;
-                }
-                let stored = &message.message;
-                let size = (stored.fields.len() + stored.body.len()) as u64;
-                let fits = received.messages.is_empty() || bytes + size <= receive.bytes_max;
-                full |= !fits || received.messages.len() >= receive.max as usize;
-                if full {
-                    break;
-                }
-                bytes += size;
-                room = room.saturating_sub(1);
-                queue.totals.received += 1;
-                queue.totals.redelivered += u64::from(message.attempt > 0);
-                message.attempt += 1;
-                let first_ms = message.delivered_ms.0;
-                message.delivered_ms = (if first_ms == 0 { now_ms } else { first_ms }, now_ms);
-                let lease = (queue.next_lease, now_ms + timeout, receive.secret);
-                if receive.delete {
-                    gone.push(message.id);
-                    queue.totals.deleted += 1;
-                } else {
-                    message.lease = Some(lease);
-                }
-                let held = (!receive.delete).then_some(lease);
-                received.messages.push(delivery(index as u16, *number, message, held));
-            }
-            if received.messages.len() > before && !receive.delete {
-                received.leases.push((index as u16, *number, queue.next_lease));
-                queue.next_lease += 1;
-            }
-            queue.messages.retain(|message| !gone.contains(&message.id));
-        }
-        Outcome::Received(received)
     }
 
     fn settle_command(&mut self, settle: &Settle) -> Outcome {
@@ -506,45 +385,6 @@ impl Model {
     }
 }
 
-fn delivery(
-    index: u16,
-    queue: u64,
-    message: &ModelMessage,
-    lease: Option<(u64, u64, u64)>,
-) -> ReceivedMessage {
-    let (lease_number, end_ms, secret) = lease.unwrap_or_default();
-    let queue = if lease.is_some() { queue } else { 0 };
-    let id = if lease.is_some() { message.id } else { 0 };
-    ReceivedMessage {
-        queue: index,
-        id: message.id,
-        receipt: Receipt { queue, lease: lease_number, id, secret },
-        attempt: message.attempt,
-        sent_at_ms: message.sent_at_ms,
-        lease_until_ms: end_ms,
-        fields: message.message.fields.clone(),
-        body: Body { bytes: message.message.body.clone(), crc: message.message.crc },
-    }
-}
-
 fn refused(code: ErrorCode) -> Outcome {
     code.refuse("").into()
-}
-
-fn run_of_one(entry: Result<u64, ErrorCode>) -> SentRun {
-    match entry {
-        Ok(first) => SentRun::Stored { first, count: 1 },
-        Err(code) => SentRun::Refused { refusal: Box::new(code.refuse("")), count: 1 },
-    }
-}
-
-/// The same changes, the default dead-letter queue as such when it is given by its name.
-fn canonical(queue: &QueueName, changes: &AttributeChanges) -> AttributeChanges {
-    let mut changes = changes.clone();
-    if let Some(DeadLetter::Queue(name)) = &changes.dead_letter
-        && name.as_str() == format!("{queue}.dead")
-    {
-        changes.dead_letter = Some(DeadLetter::Default);
-    }
-    changes
 }

@@ -1,15 +1,15 @@
 //! Random commands that make sense often enough.
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use qd::shard::command::{
-    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Receive, Redrive, Send,
-    Settle, Update,
+    Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Purge, Receive, Redrive,
+    Send, Settle, Transact, Update,
 };
 use qd::shard::{Command, Outcome};
 use qd_protocol::attributes::DeadLetter;
-use qd_protocol::verbs::{Due, IfExists, Until};
-use qd_protocol::{AttributeChanges, Body, QueueName, Receipt};
+use qd_protocol::message::Properties;
+use qd_protocol::verbs::{Due, IfExists, SendEntry, Until};
+use qd_protocol::{AttributeChanges, QueueName, Receipt};
 
 /// One step of a random history.
 #[derive(Debug, Clone)]
@@ -38,13 +38,12 @@ pub enum Numbered {
 /// A command without what can only be known later.
 #[derive(Debug, Clone)]
 pub enum Intent {
-    /// `create`.
-    Create(u8, IfExists, Box<AttributeChanges>),
+    /// `create`, and which queue it is to be with.
+    Create(u8, IfExists, Box<AttributeChanges>, Option<u8>),
     /// `drop`.
     Drop(u8, bool),
-    /// `send`: sizes and fill bytes of the bodies, whether they have headers, and when they are
-    /// visible and how long they live.
-    Send(u8, Vec<(usize, u8, bool)>, Option<Due>, Option<u64>),
+    /// `send`: the messages, and when they are visible and how long they live.
+    Send(u8, Vec<Sketch>, Option<Due>, Option<u64>),
     /// `receive`: queues, most messages, bytes, timeout, delete, receipts to settle.
     Receive(Vec<u8>, u32, u64, Option<u64>, bool, Vec<Pick>),
     /// `delete`, `extend`, `release`.
@@ -56,6 +55,23 @@ pub enum Intent {
     /// `redrive`: queue, target, after and through and most messages, whether only those with the
     /// header of [`message`], and dry run.
     Redrive(u8, Option<u8>, (u64, u64, u32), bool, bool),
+    /// `purge`: queue, least age, after and through, whether only those with the header of
+    /// [`message`], and dry run.
+    Purge(u8, Option<u64>, (u64, u64), bool, bool),
+    /// `transact`: receipts to delete and messages to send, by queue.
+    Transact(Vec<(u8, Vec<Pick>)>, Vec<(u8, Vec<Sketch>)>),
+}
+
+/// A message to be sent.
+#[derive(Debug, Clone)]
+pub struct Sketch {
+    /// Bytes of the body, and what they are.
+    size: usize,
+    fill: u8,
+    /// Whether it has the header of [`message`].
+    header: bool,
+    properties: Properties,
+    unique: bool,
 }
 
 /// Which receipt to use.
@@ -82,8 +98,11 @@ fn queue() -> impl Strategy<Value = u8> {
 
 /// Boxed, because strategies of all these parts take more than a test's stack.
 fn attributes() -> BoxedStrategy<AttributeChanges> {
-    (limits(), dead_letters())
-        .prop_map(|(limits, dead_letters)| AttributeChanges {
+    (limits(), dead_letters(), order())
+        .prop_map(|(limits, dead_letters, (ordered, dedup_window_ms, paused))| AttributeChanges {
+            ordered,
+            dedup_window_ms,
+            paused,
             max_deliveries: dead_letters.max_deliveries,
             dead_letter: dead_letters.dead_letter,
             dead_letter_expired: dead_letters.dead_letter_expired,
@@ -120,6 +139,15 @@ fn limits() -> impl Strategy<Value = AttributeChanges> {
         })
 }
 
+fn order() -> impl Strategy<Value = (Option<bool>, Option<u64>, Option<bool>)> {
+    let window = prop_oneof![Just(0u64), Just(1_000), Just(10_000), Just(300_000)];
+    (
+        proptest::option::weighted(0.35, prop::bool::weighted(0.8)),
+        proptest::option::weighted(0.3, window),
+        proptest::option::weighted(0.15, prop::bool::weighted(0.3)),
+    )
+}
+
 fn dead_letters() -> impl Strategy<Value = AttributeChanges> {
     let target = prop_oneof![
         2 => Just(DeadLetter::Default),
@@ -147,15 +175,46 @@ fn if_exists() -> impl Strategy<Value = IfExists> {
     prop_oneof![Just(IfExists::Compare), Just(IfExists::Keep), Just(IfExists::Update)]
 }
 
-fn bodies() -> impl Strategy<Value = Vec<(usize, u8, bool)>> {
+/// Shrinks to a message that is like any other.
+fn properties() -> BoxedStrategy<Properties> {
+    let priority = prop_oneof![10 => Just(0u8), 1 => Just(1), 1 => Just(9)];
+    let group = prop_oneof![3 => Just(""), 3 => Just("a"), 1 => Just("b"), 1 => Just("bb")];
+    let dedup_id = proptest::option::weighted(0.15, prop_oneof![2 => Just("x"), 1 => Just("y")]);
+    let special = (priority, group, dedup_id).prop_map(|(priority, group, dedup_id)| Properties {
+        priority,
+        group: group.to_owned(),
+        dedup_id: dedup_id.map(str::to_owned),
+    });
+    prop_oneof![1 => Just(Properties::default()), 2 => special].boxed()
+}
+
+fn sketch(
+    size: impl Strategy<Value = usize> + 'static,
+    header: f64,
+    properties: BoxedStrategy<Properties>,
+) -> BoxedStrategy<Sketch> {
+    (size, any::<u8>(), prop::bool::weighted(header), properties, prop::bool::weighted(0.3))
+        .prop_map(|(size, fill, header, properties, unique)| Sketch {
+            size,
+            fill,
+            header,
+            unique: unique && properties.dedup_id.is_some(),
+            properties,
+        })
+        .boxed()
+}
+
+fn sketches() -> BoxedStrategy<Vec<Sketch>> {
     let size = prop_oneof![
         8 => 0usize..200,
         2 => 1_000usize..6_000,
         1 => 60_000usize..140_000,
     ];
-    let few = proptest::collection::vec((size, any::<u8>(), prop::bool::weighted(0.2)), 1..8);
-    let many = proptest::collection::vec((0usize..300, any::<u8>(), Just(false)), 100..250);
-    prop_oneof![6 => few, 1 => many]
+    let few = proptest::collection::vec(sketch(size, 0.2, properties()), 1..8);
+    let plain = Just(Properties::default()).boxed();
+    let many = proptest::collection::vec(sketch(0usize..300, 0.0, plain), 100..250);
+    let mixed = proptest::collection::vec(sketch(0usize..100, 0.0, properties()), 50..120);
+    prop_oneof![12 => few, 1 => many, 1 => mixed].boxed()
 }
 
 fn due() -> impl Strategy<Value = Due> {
@@ -198,16 +257,18 @@ fn intent() -> BoxedStrategy<Intent> {
         proptest::collection::vec(pick(), 0..6),
     );
     prop_oneof![
-        3 => (queue(), if_exists(), attributes())
-            .prop_map(|(queue, mode, attributes)| Intent::Create(queue, mode, Box::new(attributes))),
+        3 => (queue(), if_exists(), attributes(), proptest::option::weighted(0.1, queue()))
+            .prop_map(|(queue, mode, attributes, with)| {
+                Intent::Create(queue, mode, Box::new(attributes), with)
+            }),
         1 => (queue(), any::<bool>()).prop_map(|(queue, only)| Intent::Drop(queue, only)),
         8 => (
             queue(),
-            bodies(),
+            sketches(),
             proptest::option::weighted(0.2, due()),
             proptest::option::weighted(0.15, 1u64..9_000),
         )
-            .prop_map(|(queue, bodies, due, ttl)| Intent::Send(queue, bodies, due, ttl)),
+            .prop_map(|(queue, sketches, due, ttl)| Intent::Send(queue, sketches, due, ttl)),
         8 => receive.prop_map(|(queues, max, bytes, timeout, delete, settle)| {
             Intent::Receive(queues, max, bytes, timeout, delete, settle)
         }),
@@ -218,6 +279,8 @@ fn intent() -> BoxedStrategy<Intent> {
         2 => (queue(), attributes())
             .prop_map(|(queue, attributes)| Intent::Update(queue, Box::new(attributes))),
         6 => redrive(),
+        2 => purge(),
+        5 => transact(),
     ]
     .boxed()
 }
@@ -232,6 +295,32 @@ fn redrive() -> impl Strategy<Value = Intent> {
         .prop_map(|(queue, to, range, filter, dry_run)| {
             Intent::Redrive(queue, to, range, filter, dry_run)
         })
+}
+
+fn purge() -> BoxedStrategy<Intent> {
+    let age = prop_oneof![Just(0u64), 1u64..5_000, 60_000u64..70_000];
+    let after = prop_oneof![3 => Just(0u64), 1 => 0u64..20];
+    let through = prop_oneof![3 => Just(0u64), 1 => 1u64..40];
+    let range = (after, through);
+    let filter = prop::bool::weighted(0.3);
+    (queue(), proptest::option::weighted(0.5, age), range, filter, prop::bool::weighted(0.2))
+        .prop_map(|(queue, age, range, filter, dry_run)| {
+            Intent::Purge(queue, age, range, filter, dry_run)
+        })
+        .boxed()
+}
+
+fn transact() -> BoxedStrategy<Intent> {
+    let recent = prop_oneof![12 => (0usize..4).prop_map(Pick::Recent), 1 => pick()];
+    let picks = proptest::collection::vec(recent, 0..3);
+    let size = prop_oneof![8 => 0usize..200, 1 => 1_000usize..6_000];
+    let sketches = proptest::collection::vec(sketch(size, 0.2, properties()), 0..5);
+    (
+        proptest::collection::vec((queue(), picks), 0..3),
+        proptest::collection::vec((queue(), sketches), 0..3),
+    )
+        .prop_map(|(deletes, sends)| Intent::Transact(deletes, sends))
+        .boxed()
 }
 
 /// A random history.
@@ -253,7 +342,8 @@ pub fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
     let create = |queue| {
         attributes().prop_map(move |attributes| {
             let attributes = Box::new(attributes);
-            Action::Run(Intent::Create(queue, IfExists::Keep, attributes), Numbered::No)
+            let create = Intent::Create(queue, IfExists::Keep, attributes, None);
+            Action::Run(create, Numbered::No)
         })
     };
     (create(0), create(1), proptest::collection::vec(action, 1..most)).prop_map(
@@ -281,22 +371,19 @@ impl Intent {
             Pick::Forged(queue, lease, id, secret) => Receipt { queue, lease, id, secret },
         };
         match self {
-            Self::Create(queue, if_exists, attributes) => Command::Create(Create {
+            Self::Create(queue, if_exists, attributes, with) => Command::Create(Create {
                 queue: queue_name(*queue),
                 if_exists: *if_exists,
                 attributes: (**attributes).clone(),
-                with: None,
+                with: with.map(queue_name),
             }),
             Self::Drop(queue, only_if_empty) => {
                 Command::Drop(Drop { queue: queue_name(*queue), only_if_empty: *only_if_empty })
             }
-            Self::Send(queue, bodies, due, ttl) => {
-                let message = |(size, fill, headers): &(usize, u8, bool)| NewMessage {
-                    due: *due,
-                    ttl_ms: *ttl,
-                    ..message(vec![*fill; *size], *headers)
-                };
-                let messages = bodies.iter().map(message).collect();
+            Self::Send(queue, sketches, due, ttl) => {
+                let message =
+                    |sketch: &Sketch| NewMessage { due: *due, ttl_ms: *ttl, ..sketch.message() };
+                let messages = sketches.iter().map(message).collect();
                 Command::Send(Send { queue: queue_name(*queue), messages })
             }
             Self::Receive(queues, max, bytes_max, timeout, delete, settle) => {
@@ -335,26 +422,62 @@ impl Intent {
                     dry_run: *dry_run,
                 })
             }
+            Self::Purge(queue, age, (after, through), filter, dry_run) => {
+                let header = ("key".to_owned(), "value".to_owned());
+                Command::Purge(Purge {
+                    queue: queue_name(*queue),
+                    older_than_ms: *age,
+                    headers: if *filter { vec![header] } else { Vec::new() },
+                    dry_run: *dry_run,
+                    after: *after,
+                    through: *through,
+                })
+            }
+            Self::Transact(deletes, sends) => {
+                let delete = |(queue, picks): &(u8, Vec<Pick>)| {
+                    (queue_name(*queue), picks.iter().map(pick).collect())
+                };
+                let send = |(queue, sketches): &(u8, Vec<Sketch>)| Send {
+                    queue: queue_name(*queue),
+                    messages: sketches.iter().map(Sketch::message).collect(),
+                };
+                Command::Transact(Transact {
+                    deletes: deletes.iter().map(delete).collect(),
+                    sends: sends.iter().map(send).collect(),
+                })
+            }
         }
+    }
+}
+
+impl Sketch {
+    fn message(&self) -> NewMessage {
+        let Self { size, fill, header, properties, unique } = self;
+        let mut entry = SendEntry::new(vec![*fill; *size]);
+        entry.headers.0.extend(header.then(|| ("key".to_owned(), "value".to_owned())));
+        entry.properties = properties.clone();
+        entry.unique = *unique;
+        stored(entry)
     }
 }
 
 /// A message as the broker hands it on.
 pub fn message(body: Vec<u8>, headers: bool) -> NewMessage {
-    let mut pairs = Vec::new();
-    if headers {
-        pairs.push(("key".to_owned(), "value".to_owned()));
-    }
-    let headers = qd_protocol::Headers(pairs);
-    let body = Body::new(Bytes::from(body));
+    let mut entry = SendEntry::new(body);
+    entry.headers.0.extend(headers.then(|| ("key".to_owned(), "value".to_owned())));
+    stored(entry)
+}
+
+/// A message as the broker hands it on.
+pub fn stored(entry: SendEntry) -> NewMessage {
     NewMessage {
-        crc: body.crc,
-        size: (body.bytes.len() + headers.size()) as u64,
-        due: None,
-        ttl_ms: None,
-        unique: false,
-        fields: headers.to_fields(),
-        body: body.bytes,
+        crc: entry.body.crc,
+        size: entry.size(),
+        due: entry.due,
+        ttl_ms: entry.ttl_ms,
+        unique: entry.unique,
+        fields: entry.stored_fields(),
+        body: entry.body.bytes,
     }
 }
 

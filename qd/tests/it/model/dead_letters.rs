@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use qd::shard::command::Redrive;
 use qd::shard::{Outcome, SETTLED_PER_RECORD_MAX};
-use qd_protocol::attributes::{DeadLetter, UNLIMITED};
+use qd_protocol::attributes::{DeadLetter, OVERFLOW_DROP_OLDEST, UNLIMITED};
 use qd_protocol::message::{DeadLettered, Headers, Reason, without_dead_letters};
 use qd_protocol::verbs::Redriven;
 use qd_protocol::{Attributes, ErrorCode, QueueName};
@@ -193,7 +193,7 @@ impl Model {
         keys.min()
     }
 
-    fn at(&self, number: u64, id: u64) -> usize {
+    pub fn at(&self, number: u64, id: u64) -> usize {
         self.queues[&number].messages.iter().position(|message| message.id == id).unwrap()
     }
 
@@ -239,22 +239,6 @@ impl Model {
     pub fn dead_letter_name(&self, number: u64) -> Option<QueueName> {
         let queue = &self.queues[&number];
         target_of(&queue.name, &queue.attributes.dead_letter)
-    }
-
-    /// True when a queue cannot have these attributes.
-    pub fn conflicts(&self, queue: &QueueName, attributes: &Attributes) -> bool {
-        let keeps = attributes.dead_letter_expired || attributes.dead_letter_overflow;
-        if attributes.dead_letter == DeadLetter::None && keeps {
-            return true;
-        }
-        let mut target = target_of(queue, &attributes.dead_letter);
-        while let Some(name) = target {
-            if name == *queue {
-                return true;
-            }
-            target = self.find(&name).and_then(|number| self.dead_letter_name(number));
-        }
-        false
     }
 
     /// The dead-letter queue, if it takes a message of `size` now.
@@ -326,25 +310,31 @@ impl Model {
             if queue.has_room(size) {
                 return true;
             }
-            let is_free =
-                |message: &ModelMessage| message.lease.is_none() && message.dead.is_none();
-            let Some(at) = queue.messages.iter().position(is_free) else {
+            let Attributes { overflow, max_bytes, .. } = queue.attributes;
+            if overflow != OVERFLOW_DROP_OLDEST || size > max_bytes || !self.drop_oldest(number) {
                 return false;
-            };
-            let Attributes { overflow, max_bytes, dead_letter_overflow, .. } = queue.attributes;
-            let oldest = queue.messages[at].message.size;
-            if overflow == 0 || size > max_bytes {
-                return false;
-            }
-            if dead_letter_overflow && self.room_in_dead_letter(number, oldest).is_none() {
-                return false;
-            }
-            let message = self.take(number, at);
-            self.queues.get_mut(&number).unwrap().totals.dropped += 1;
-            if dead_letter_overflow {
-                self.dead_letter(number, message, Reason::Overflow);
             }
         }
+    }
+
+    /// False: there is none that nobody holds, or its dead-letter queue cannot take it.
+    pub fn drop_oldest(&mut self, number: u64) -> bool {
+        let queue = &self.queues[&number];
+        let is_free = |message: &ModelMessage| message.lease.is_none() && message.dead.is_none();
+        let Some(at) = queue.messages.iter().position(is_free) else {
+            return false;
+        };
+        let dead_letter_overflow = queue.attributes.dead_letter_overflow;
+        let size = queue.messages[at].message.size;
+        if dead_letter_overflow && self.room_in_dead_letter(number, size).is_none() {
+            return false;
+        }
+        let message = self.take(number, at);
+        self.queues.get_mut(&number).unwrap().totals.dropped += 1;
+        if dead_letter_overflow {
+            self.dead_letter(number, message, Reason::Overflow);
+        }
+        true
     }
 
     pub fn redrive(&mut self, redrive: &Redrive) -> Outcome {
@@ -442,7 +432,7 @@ impl Model {
     }
 }
 
-fn target_of(queue: &QueueName, dead_letter: &DeadLetter) -> Option<QueueName> {
+pub fn target_of(queue: &QueueName, dead_letter: &DeadLetter) -> Option<QueueName> {
     match dead_letter {
         DeadLetter::Default => Some(QueueName::new(format!("{queue}.dead")).unwrap()),
         DeadLetter::None => None,

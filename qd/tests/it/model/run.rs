@@ -5,9 +5,11 @@ use proptest::test_runner::Config;
 use qd::replicator::Local;
 use qd::shard::{Command, Entry, Origin, Outcome};
 use qd_protocol::verbs::delete::Statuses;
+use qd_protocol::verbs::{Sent, Stored};
 use qd_protocol::{ErrorCode, Receipt, Refusal};
 
-use super::{Model, run_of_one};
+use super::Model;
+use super::dedup::Fate;
 use crate::memory::Memory;
 use crate::random_work::{Action, Numbered, QUEUES, actions, drain, queue_name, receipts};
 
@@ -42,15 +44,19 @@ fn plain(outcome: Outcome) -> Outcome {
             redriven.refusal = redriven.refusal.map(|refusal| Box::new(code(&refusal)));
             Outcome::Redriven(redriven)
         }
-        Outcome::Sent(runs) => {
-            let sent = qd_protocol::verbs::Sent { runs };
-            let entries = sent.entries();
-            let entries =
-                entries.map(|entry| entry.map(|at| at.id).map_err(|refusal| refusal.code));
-            Outcome::Sent(entries.map(run_of_one).collect())
-        }
+        Outcome::Sent(runs) => Outcome::Sent(plain_sent(&Sent { runs }).runs),
+        Outcome::Transacted(sent) => Outcome::Transacted(sent.iter().map(plain_sent).collect()),
         other => other,
     }
+}
+
+fn plain_sent(sent: &Sent) -> Sent {
+    let fate = |entry: Result<Stored, &Refusal>| match entry {
+        Ok(Stored { id, duplicate: false }) => Fate::Stored(id),
+        Ok(Stored { id, duplicate: true }) => Fate::Duplicate(id),
+        Err(refusal) => Fate::Refused(refusal.code),
+    };
+    Sent { runs: sent.entries().map(fate).map(Fate::run_of_one).collect() }
 }
 
 /// The machine, the model, and what the history has given so far.
@@ -173,6 +179,8 @@ impl Run {
                     let described = described.unwrap();
                     assert_eq!(described.statistics, queue.statistics(self.model.now_ms));
                     assert_eq!(described.attributes, queue.attributes);
+                    let (ready, _) = self.local.machine().ready(&name);
+                    assert_eq!(ready, queue.to_be_woken(), "{name} wakes");
                 }
             }
         }

@@ -11,6 +11,7 @@ mod log;
 mod machine;
 mod memory;
 mod model;
+mod order;
 mod peek;
 mod purge;
 mod random_work;

@@ -169,6 +169,31 @@ fn message_of_another_group_does_not_wait_behind_a_long_backlog() {
     }
 }
 
+#[test]
+fn turns_of_very_many_groups_go_on_where_a_receive_ends() {
+    let mut run = Run::new(AttributeChanges::default());
+    let mut groups: Vec<String> = (0..300).map(|at| format!("{at}")).collect();
+    for _ in 0..3 {
+        groups.rotate_left(77);
+        run.send("jobs", groups.iter().map(|group| message(0, group, None)).collect());
+    }
+    groups.sort_by_key(|group| (group.len(), group.clone()));
+    let mut expected = groups.iter().cycle();
+    let mut left = 900;
+    // One at a time, across blocks, and as many bytes as fit.
+    for (max, bytes_max) in [(1, 1 << 20), (250, 1 << 20), (400, 2_000), (1, 1), (900, 1 << 20)] {
+        let received = run.receive_with(max, |receive| receive.bytes_max = bytes_max);
+        assert!(!received.is_empty() && received.len() <= max as usize);
+        left -= received.len();
+        for message in &received {
+            assert_eq!(Some(&group(message)), expected.next());
+        }
+        run.check();
+        run.reopen();
+    }
+    assert_eq!(left, 0);
+}
+
 /// How many of the deliveries were of each group.
 fn shares(deliveries: &[String]) -> BTreeMap<&str, usize> {
     let mut shares = BTreeMap::new();

@@ -177,12 +177,16 @@ fn if_exists() -> impl Strategy<Value = IfExists> {
 
 /// Shrinks to a message that is like any other.
 fn properties() -> BoxedStrategy<Properties> {
-    let priority = prop_oneof![10 => Just(0u8), 1 => Just(1), 1 => Just(9)];
     let group = prop_oneof![3 => Just(""), 3 => Just("a"), 1 => Just("b"), 1 => Just("bb")];
+    properties_with(group.prop_map(str::to_owned))
+}
+
+fn properties_with(group: impl Strategy<Value = String> + 'static) -> BoxedStrategy<Properties> {
+    let priority = prop_oneof![10 => Just(0u8), 1 => Just(1), 1 => Just(9)];
     let dedup_id = proptest::option::weighted(0.15, prop_oneof![2 => Just("x"), 1 => Just("y")]);
     let special = (priority, group, dedup_id).prop_map(|(priority, group, dedup_id)| Properties {
         priority,
-        group: group.to_owned(),
+        group,
         dedup_id: dedup_id.map(str::to_owned),
     });
     prop_oneof![1 => Just(Properties::default()), 2 => special].boxed()
@@ -213,7 +217,8 @@ fn sketches() -> BoxedStrategy<Vec<Sketch>> {
     let few = proptest::collection::vec(sketch(size, 0.2, properties()), 1..8);
     let plain = Just(Properties::default()).boxed();
     let many = proptest::collection::vec(sketch(0usize..300, 0.0, plain), 100..250);
-    let mixed = proptest::collection::vec(sketch(0usize..100, 0.0, properties()), 50..120);
+    let groups = properties_with("[ab]{0,7}");
+    let mixed = proptest::collection::vec(sketch(0usize..100, 0.0, groups), 50..250);
     prop_oneof![12 => few, 1 => many, 1 => mixed].boxed()
 }
 

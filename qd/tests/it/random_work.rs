@@ -1,5 +1,6 @@
 //! Random commands that make sense often enough.
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use qd::shard::command::{
     Action as SettleAction, ById, ByIdAction, Create, Drop, NewMessage, Purge, Receive, Redrive,
@@ -93,7 +94,7 @@ pub fn queue_name(number: u8) -> QueueName {
 }
 
 fn queue() -> impl Strategy<Value = u8> {
-    prop_oneof![8 => Just(0u8), 4 => Just(1), 1 => Just(2), 2 => Just(3), 1 => Just(4)]
+    prop_oneof![12 => Just(0u8), 6 => Just(1), 1 => Just(2), 2 => Just(3), 1 => Just(4)]
 }
 
 /// Boxed, because strategies of all these parts take more than a test's stack.
@@ -142,7 +143,7 @@ fn limits() -> impl Strategy<Value = AttributeChanges> {
 fn order() -> impl Strategy<Value = (Option<bool>, Option<u64>, Option<bool>)> {
     let window = prop_oneof![Just(0u64), Just(1_000), Just(10_000), Just(300_000)];
     (
-        proptest::option::weighted(0.35, prop::bool::weighted(0.8)),
+        proptest::option::weighted(0.4, prop::bool::weighted(0.8)),
         proptest::option::weighted(0.3, window),
         proptest::option::weighted(0.15, prop::bool::weighted(0.3)),
     )
@@ -159,7 +160,7 @@ fn dead_letters() -> impl Strategy<Value = AttributeChanges> {
         proptest::option::weighted(0.3, target),
         proptest::option::weighted(0.2, any::<bool>()),
         proptest::option::weighted(0.2, any::<bool>()),
-        proptest::option::weighted(0.3, proptest::collection::vec(0u64..4_000, 1..4)),
+        proptest::option::weighted(0.3, vec(0u64..4_000, 1..4)),
     )
         .prop_map(|(deliveries, target, expired, overflow, delays)| AttributeChanges {
             max_deliveries: deliveries,
@@ -214,11 +215,11 @@ fn sketches() -> BoxedStrategy<Vec<Sketch>> {
         2 => 1_000usize..6_000,
         1 => 60_000usize..140_000,
     ];
-    let few = proptest::collection::vec(sketch(size, 0.2, properties()), 1..8);
+    let few = vec(sketch(size, 0.2, properties()), 1..8);
     let plain = Just(Properties::default()).boxed();
-    let many = proptest::collection::vec(sketch(0usize..300, 0.0, plain), 100..250);
+    let many = vec(sketch(0usize..300, 0.0, plain), 100..250);
     let groups = properties_with("[ab]{0,7}");
-    let mixed = proptest::collection::vec(sketch(0usize..100, 0.0, groups), 50..250);
+    let mixed = vec(sketch(0usize..100, 0.0, groups), 50..250);
     prop_oneof![12 => few, 1 => many, 1 => mixed].boxed()
 }
 
@@ -254,12 +255,12 @@ fn pick() -> impl Strategy<Value = Pick> {
 
 fn intent() -> BoxedStrategy<Intent> {
     let receive = (
-        proptest::collection::vec(queue(), 1..3),
+        prop_oneof![2 => queue().prop_map(|queue| vec![queue]), 1 => vec(queue(), 2)],
         prop_oneof![4 => 1u32..20, 1 => 1u32..400],
         prop_oneof![4 => Just(1u64 << 20), 1 => 1u64..2_000],
         proptest::option::weighted(0.3, 0u64..4_000),
         prop::bool::weighted(0.15),
-        proptest::collection::vec(pick(), 0..6),
+        vec(pick(), 0..6),
     );
     prop_oneof![
         3 => (queue(), if_exists(), attributes(), proptest::option::weighted(0.1, queue()))
@@ -277,15 +278,15 @@ fn intent() -> BoxedStrategy<Intent> {
         8 => receive.prop_map(|(queues, max, bytes, timeout, delete, settle)| {
             Intent::Receive(queues, max, bytes, timeout, delete, settle)
         }),
-        8 => (queue(), settle_action(), proptest::collection::vec(pick(), 1..20))
+        8 => (queue(), settle_action(), vec(pick(), 1..20))
             .prop_map(|(queue, action, picks)| Intent::Settle(queue, action, picks)),
-        3 => (queue(), by_id_action(), proptest::collection::vec(0u64..60, 1..6))
+        3 => (queue(), by_id_action(), vec(0u64..60, 1..6))
             .prop_map(|(queue, action, ids)| Intent::ById(queue, action, ids)),
         2 => (queue(), attributes())
             .prop_map(|(queue, attributes)| Intent::Update(queue, Box::new(attributes))),
         6 => redrive(),
         2 => purge(),
-        5 => transact(),
+        3 => transact(),
     ]
     .boxed()
 }
@@ -316,15 +317,30 @@ fn purge() -> BoxedStrategy<Intent> {
 }
 
 fn transact() -> BoxedStrategy<Intent> {
-    let recent = prop_oneof![12 => (0usize..4).prop_map(Pick::Recent), 1 => pick()];
-    let picks = proptest::collection::vec(recent, 0..3);
-    let size = prop_oneof![8 => 0usize..200, 1 => 1_000usize..6_000];
-    let sketches = proptest::collection::vec(sketch(size, 0.2, properties()), 0..5);
-    (
-        proptest::collection::vec((queue(), picks), 0..3),
-        proptest::collection::vec((queue(), sketches), 0..3),
-    )
+    let picks = vec(prop_oneof![12 => (0usize..4).prop_map(Pick::Recent), 1 => pick()], 0..3);
+    (vec((queue(), picks), 0..3), parts())
         .prop_map(|(deletes, sends)| Intent::Transact(deletes, sends))
+        .boxed()
+}
+
+/// What a step sends.
+fn parts() -> BoxedStrategy<Vec<(u8, Vec<Sketch>)>> {
+    let size = prop_oneof![8 => 0usize..200, 1 => 1_000usize..6_000];
+    let queue = prop_oneof![8 => 0u8..2, 1 => queue()];
+    vec((queue, vec(sketch(size, 0.2, properties()), 0..5)), 0..3).boxed()
+}
+
+/// Sends, takes what is there and deletes some of it, with what comes of that.
+fn send_receive_transact() -> BoxedStrategy<Vec<Action>> {
+    let receive = (0u8..2, 1u32..6, proptest::option::weighted(0.3, 0u64..4_000));
+    let first = vec(sketch(0usize..200, 0.2, properties()), 1..4);
+    (first, receive, vec((0usize..4).prop_map(Pick::Recent), 1..4), parts())
+        .prop_map(|(first, (queue, max, timeout), picks, sends)| {
+            let send = Intent::Send(queue, first, None, None);
+            let receive = Intent::Receive(vec![queue], max, 1 << 20, timeout, false, Vec::new());
+            let transact = Intent::Transact(vec![(queue, picks)], sends);
+            [send, receive, transact].map(|intent| Action::Run(intent, Numbered::No)).into()
+        })
         .boxed()
 }
 
@@ -351,12 +367,13 @@ pub fn actions(most: usize) -> impl Strategy<Value = Vec<Action>> {
             Action::Run(create, Numbered::No)
         })
     };
-    (create(0), create(1), proptest::collection::vec(action, 1..most)).prop_map(
-        |(first, second, mut actions)| {
-            actions.splice(..0, [first, second]);
-            actions
-        },
-    )
+    let some = prop_oneof![
+        15 => action.prop_map(|action| vec![action]),
+        1 => send_receive_transact(),
+    ];
+    (create(0), create(1), vec(some, 1..most)).prop_map(|(first, second, actions)| {
+        [vec![first, second], actions.into_iter().flatten().collect()].concat()
+    })
 }
 
 /// Takes up to 400 messages out of a queue.

@@ -56,6 +56,9 @@ impl Step<'_, '_> {
 
     /// The lane of a live message and the first id of its chunk; `None`: the default lane.
     pub(super) fn lane_of(&mut self, number: u64, id: u64) -> Result<Option<(Lane, u64)>> {
+        if self.queues[&number].has_one_lane() {
+            return Ok(None);
+        }
         self.flush(number)?;
         let Some(row) = self.tables.chunk_from(number, id)? else {
             return Ok(None);

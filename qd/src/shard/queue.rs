@@ -4,7 +4,7 @@
 //! u8 layout (2), u64 created at (ms since 1970 UTC), u64 next id, u64 cursor, u64 next lease,
 //! u64 returned, u64 messages with a time to live, u64 retained from, u64 blocked messages are
 //! tried again at (state ms; 0: there are none), u64 and from which id on, u64 waiting, u64 tried,
-//! u64 servable, short string name,
+//! u64 servable, u64 messages that name a priority or a group, short string name,
 //! optional fields: 1 attributes, 2 statistics, both as optional fields of their own
 //! ```
 
@@ -61,6 +61,8 @@ pub(super) struct Queue {
     pub servable: u64,
     /// Live messages that have a time to live of their own.
     pub with_ttl: u64,
+    /// Live messages that name a priority or a group.
+    pub with_lane: u64,
     /// The retention has been over all messages below this id; those of them that were leased
     /// then are looked at when their leases end.
     pub retained_from: u64,
@@ -87,6 +89,7 @@ impl Queue {
             tried: 0,
             servable: 0,
             with_ttl: 0,
+            with_lane: 0,
             retained_from: 0,
             retry_ms: None,
             retry_from: 0,
@@ -102,6 +105,11 @@ impl Queue {
     /// Ready messages of the default lane that have no row of their own.
     pub fn untouched(&self) -> u64 {
         self.statistics.ready - self.returned - self.waiting
+    }
+
+    /// True when all live messages are in the default lane.
+    pub fn has_one_lane(&self) -> bool {
+        self.with_lane == 0 && !self.attributes.ordered
     }
 
     /// How many messages can be delivered now, at least, but for `max-in-flight`; 0: none.
@@ -197,6 +205,7 @@ impl Queue {
             self.waiting,
             self.tried,
             self.servable,
+            self.with_lane,
         ] {
             out.put_u64_le(number);
         }
@@ -228,6 +237,7 @@ impl Queue {
         let waiting = input.u64("waiting")?;
         let tried = input.u64("tried")?;
         let servable = input.u64("servable")?;
+        let with_lane = input.u64("messages with a lane")?;
         let name = QueueName::new(input.string("name")?)
             .map_err(|error| DecodeError::value("name", error.to_string()))?;
         let mut queue = Self {
@@ -235,13 +245,14 @@ impl Queue {
             cursor,
             next_lease,
             returned,
-            with_ttl,
-            retained_from,
-            retry_ms,
-            retry_from,
             waiting,
             tried,
             servable,
+            with_ttl,
+            with_lane,
+            retained_from,
+            retry_ms,
+            retry_from,
             ..Self::new(name, Attributes::default(), created_at_ms)
         };
         while let Some((tag, mut value)) = input.field()? {
@@ -272,7 +283,7 @@ mod tests {
         queue.cursor = 9;
         queue.retry_ms = Some(10);
         queue.retry_from = 11;
-        (queue.waiting, queue.tried, queue.servable) = (12, 13, 14);
+        (queue.waiting, queue.tried, queue.servable, queue.with_lane) = (12, 13, 14, 15);
         assert_eq!(Queue::from_bytes(&queue.to_bytes()).unwrap(), queue);
         assert!(Queue::from_bytes(&queue.to_bytes()[..20]).is_err());
     }

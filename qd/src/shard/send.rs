@@ -99,6 +99,7 @@ impl Step<'_, '_> {
         let id = queue.next_id;
         queue.next_id += 1;
         queue.with_ttl += u64::from(entry.expires_ms.is_some());
+        queue.with_lane += u64::from(entry.has_lane);
         queue.statistics.sent += 1;
         queue.statistics.bytes += entry.size;
         if due_ms.is_none() && lane.is_none() && queue.untouched() == 0 {

@@ -249,12 +249,14 @@ impl Step<'_, '_> {
         let mut parts = Vec::new();
         let mut expiries = Vec::new();
         let mut dedup_ids = Vec::new();
+        let mut with_lane = 0;
         let row = self.tables.chunk(number, chunk)?;
         let view = row.view()?;
         let count = view.count();
         for id in runs.iter().flat_map(Run::ids) {
             let entry = view.entry((id - chunk) as usize)?;
             bytes += entry.size;
+            with_lane += u64::from(entry.has_lane);
             if entry.parts() > 0 {
                 parts.push((id, entry.parts()));
             }
@@ -265,7 +267,9 @@ impl Step<'_, '_> {
             dedup_ids.extend(dedup_id.map(|dedup_id| (dedup_id, id)));
         }
         drop(row);
-        self.queue(number).with_ttl -= expiries.len() as u64;
+        let queue = self.queue(number);
+        queue.with_ttl -= expiries.len() as u64;
+        queue.with_lane -= with_lane;
         for (expires_ms, id) in expiries {
             self.tables.remove_expiry(expires_ms, number, id)?;
         }

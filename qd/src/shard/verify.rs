@@ -34,6 +34,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     let mut live = 0;
     let mut bytes = 0;
     let mut with_ttl = 0;
+    let mut with_lane = 0;
     let mut next = 1;
     let mut untouched = 0;
     let mut touched = BTreeSet::new();
@@ -53,6 +54,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
             let entry = view.entry(index)?;
             bytes += entry.size;
             with_ttl += u64::from(entry.expires_ms.is_some());
+            with_lane += u64::from(entry.has_lane);
             if let Some(lane) = lane_in_chunk(tables, number, queue, id, (&view, &entry))? {
                 laned.insert(id, (lane, first));
             }
@@ -87,6 +89,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
         ("leased", statistics.leased, places.leased),
         ("bytes", statistics.bytes, bytes),
         ("with_ttl", queue.with_ttl, with_ttl),
+        ("with_lane", queue.with_lane, with_lane),
     ] {
         if counter != counted {
             faults.push(format!("counter {what} is {counter}, counted {counted}"));

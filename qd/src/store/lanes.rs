@@ -439,7 +439,9 @@ mod tests {
 
     fn spans(indexes: &[u16]) -> Spans {
         let mut spans = Spans::default();
-        indexes.iter().for_each(|index| spans.push(*index));
+        for index in indexes {
+            spans.push(*index);
+        }
         spans
     }
 

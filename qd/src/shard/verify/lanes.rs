@@ -39,8 +39,8 @@ pub(super) fn verify_groups(
 ) -> Result<Vec<String>> {
     let mut expected = BTreeSet::new();
     if queue.attributes.ordered {
-        let leases = tables.leases(number)?;
-        let leased = leases.iter().flat_map(|(_, row)| row.runs.iter().flat_map(Run::ids));
+        let rows = tables.leases(number)?;
+        let leased = rows.iter().flat_map(|(_, row)| row.runs.iter().flat_map(Run::ids));
         let leased = leased.map(|id| (Hold::Leased as u8, id));
         let delayed = tables.delayed_ids(number)?.into_iter().map(|id| (Hold::Delayed as u8, id));
         for (hold, id) in leased.chain(delayed) {

@@ -194,6 +194,12 @@ impl Machine {
         queue.map_or((0, 0), |queue| (queue.deliverable(), queue.room_in_flight()))
     }
 
+    /// True when the named queue delivers nothing, whatever it holds.
+    pub fn is_paused(&self, name: &QueueName) -> bool {
+        let number = self.names.get(name);
+        number.is_some_and(|number| self.queues[number].attributes.paused)
+    }
+
     /// Attributes and statistics of the named queue; `now_ms` is state time, for ages.
     pub fn describe(
         &self,

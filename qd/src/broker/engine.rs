@@ -197,7 +197,10 @@ impl Engine {
             }
             Work::Change(opcode, command) => {
                 let woken = match &command {
-                    Command::Send(send) if self.waiters.any_waits() => {
+                    Command::Send(send)
+                        if self.waiters.any_waits()
+                            && !self.local.machine().is_paused(&send.queue) =>
+                    {
                         let (_, room) = self.local.machine().ready(&send.queue);
                         self.wake(&send.queue, send.messages.len() as u64, room)
                     }

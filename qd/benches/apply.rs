@@ -1,5 +1,6 @@
 //! The state machine on a real file: records of 16 requests of 100 messages of 100 bytes, without
 //! groups, in one group, in 24,000 groups of ten, and each in a group of its own; plain and ordered.
+//! Before them records of one message, as a lone client makes them.
 //!
 //! `cargo bench -p qd`; prints messages per second, a line per kind, median of five runs.
 //! The directory is `$QD_BENCH_DIR` or the system's temporary one.
@@ -45,9 +46,9 @@ impl Bench {
         self.machine.apply(&Record { sequence, now_ms: 1_700_000_000_000, entries }).unwrap()
     }
 
-    fn send(&mut self) -> Command {
+    fn send(&mut self, batch: u32) -> Command {
         let body = Body::new(Bytes::from_static(&[b'x'; 100]));
-        let messages = (0..BATCH).map(|_| {
+        let messages = (0..batch).map(|_| {
             let mut entry = SendEntry::new(body.bytes.clone());
             self.sent += 1;
             if self.groups > 0 {
@@ -67,10 +68,10 @@ impl Bench {
         Command::Send(Send { queue: self.queue.clone(), messages })
     }
 
-    fn receive(&self) -> Command {
+    fn receive(&self, max: u32) -> Command {
         Command::Receive(Receive {
             queues: vec![self.queue.clone()],
-            max: BATCH,
+            max,
             bytes_max: 1 << 20,
             visibility_timeout_ms: None,
             delete: false,
@@ -98,7 +99,7 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn run(groups: u32, ordered: bool) -> [f64; 2] {
+fn open(groups: u32, ordered: bool) -> (tempfile::TempDir, Bench) {
     let parent = std::env::var_os("QD_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent).unwrap();
     let store = Store::open(&dir.path().join("state.redb"), CACHE_BYTES, 7).unwrap();
@@ -111,15 +112,48 @@ fn run(groups: u32, ordered: bool) -> [f64; 2] {
         attributes: AttributeChanges { ordered: Some(ordered), ..Default::default() },
         with: None,
     })]);
+    (dir, bench)
+}
+
+/// Microseconds of a record of one message: sent; received; deleted.
+fn run_alone() -> [f64; 3] {
+    let mut bench = open(0, false);
+    let bench = &mut bench.1;
+    let records = 5_000;
+    let sending = timed(|| {
+        for _ in 0..records {
+            let send = bench.send(1);
+            bench.apply(vec![send]);
+        }
+    });
+    let mut taken = Vec::new();
+    let receiving = timed(|| {
+        for _ in 0..records {
+            let receive = bench.receive(1);
+            taken.extend(bench.apply(vec![receive]).outcomes);
+        }
+    });
+    let deleting = timed(|| {
+        for outcome in &taken {
+            let delete = bench.delete(outcome);
+            bench.apply(vec![delete]);
+        }
+    });
+    [sending, receiving, deleting].map(|time| time.as_secs_f64() * 1e6 / f64::from(records))
+}
+
+fn run(groups: u32, ordered: bool) -> [f64; 2] {
+    let mut bench = open(groups, ordered);
+    let bench = &mut bench.1;
     let sending = timed(|| {
         for _ in 0..RECORDS {
-            let sends = (0..REQUESTS).map(|_| bench.send()).collect();
+            let sends = (0..REQUESTS).map(|_| bench.send(BATCH)).collect();
             bench.apply(sends);
         }
     });
     let taking = timed(|| {
         for _ in 0..RECORDS {
-            let taken = bench.apply((0..REQUESTS).map(|_| bench.receive()).collect());
+            let taken = bench.apply((0..REQUESTS).map(|_| bench.receive(BATCH)).collect());
             bench.apply(taken.outcomes.iter().map(|outcome| bench.delete(outcome)).collect());
         }
     });
@@ -128,6 +162,12 @@ fn run(groups: u32, ordered: bool) -> [f64; 2] {
 }
 
 fn main() {
+    let mut runs: Vec<_> = (0..5).map(|_| run_alone()).collect();
+    let [send, receive, delete] = [0, 1, 2].map(|phase| {
+        runs.sort_by(|a, b| a[phase].total_cmp(&b[phase]));
+        runs[2][phase]
+    });
+    println!("one message: send {send:.1} us, receive {receive:.1} us, delete {delete:.1} us");
     let all = RECORDS * REQUESTS * BATCH;
     for (ordered, groups) in [false, true]
         .into_iter()

@@ -14,7 +14,7 @@ use qd_protocol::{Attributes, ErrorCode, QueueName, Receipt, Statistics};
 mod dead_letters;
 mod dedup;
 mod order;
-// mod peek;
+mod peek;
 mod purge;
 mod queues;
 mod run;

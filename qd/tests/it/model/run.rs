@@ -116,7 +116,10 @@ impl Run {
     fn step(&mut self, action: &Action) {
         match action {
             Action::Pass(ms) => self.pass(*ms),
-            Action::Tick => assert!(self.apply(Vec::new()).is_empty()),
+            Action::Tick => {
+                assert!(self.apply(Vec::new()).is_empty());
+                self.check_state();
+            }
             Action::Reopen => {
                 // As it is when the machine fails: closing would save the state, and so what is
                 // not in it comes back from the log.
@@ -171,7 +174,9 @@ impl Run {
         assert_eq!(self.local.machine().verify().unwrap(), [""; 0]);
         for number in 0..QUEUES {
             let name = queue_name(number);
-            let described = self.local.machine().describe(&name, self.model.now_ms).unwrap();
+            let machine = self.local.machine();
+            self.model.check_peek(machine, &name, 1 + u32::from(number) % 3);
+            let described = machine.describe(&name, self.model.now_ms).unwrap();
             match self.model.find(&name) {
                 None => assert_eq!(described.unwrap_err().code, ErrorCode::NoSuchQueue),
                 Some(number) => {
@@ -179,7 +184,7 @@ impl Run {
                     let described = described.unwrap();
                     assert_eq!(described.statistics, queue.statistics(self.model.now_ms));
                     assert_eq!(described.attributes, queue.attributes);
-                    let (ready, _) = self.local.machine().ready(&name);
+                    let (ready, _) = machine.ready(&name);
                     assert_eq!(ready, queue.to_be_woken(), "{name} wakes");
                 }
             }

@@ -9,7 +9,10 @@ use qd_protocol::verbs::Sent;
 use qd_protocol::{ErrorCode, Receipt};
 
 use super::dedup::Fate;
-use super::{Model, refused};
+use super::{Model, ModelMessage, ModelQueue, refused};
+
+/// Messages and their bytes.
+type Amount = (u64, u64);
 
 impl Model {
     pub fn transact(&mut self, transact: &Transact) -> Outcome {
@@ -64,27 +67,25 @@ impl Model {
         transact: &Transact,
         freed: &BTreeSet<(u64, u64)>,
     ) -> Result<(), ErrorCode> {
-        let (needed, checked) = self.needed(transact, freed);
-        checked?;
-        let mut asked = BTreeSet::new();
-        for send in &transact.sends {
-            let number = self.find(&send.queue).unwrap();
-            if let Some(needed) = needed.get(&number)
-                && asked.insert(number)
-            {
-                self.make_room_at_once(number, *needed, freed)?;
+        for (number, needed) in self.needed(transact, freed)? {
+            self.make_room_at_once(number, needed, freed);
+        }
+        // What was dropped was perhaps the original of a duplicate, or went to another of the queues.
+        for (number, needed) in self.needed(transact, freed)? {
+            if !self.queues[&number].has_room_behind(number, needed, freed) {
+                return Err(ErrorCode::QueueFull);
             }
         }
         Ok(())
     }
 
-    /// Messages and bytes that will be added to each queue, and what is wrong with them.
+    /// Messages and bytes that will be added to each queue, or what is wrong with one of them.
     fn needed(
         &self,
         transact: &Transact,
         freed: &BTreeSet<(u64, u64)>,
-    ) -> (BTreeMap<u64, (u64, u64)>, Result<(), ErrorCode>) {
-        let mut needed: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    ) -> Result<BTreeMap<u64, Amount>, ErrorCode> {
+        let mut needed: BTreeMap<u64, Amount> = BTreeMap::new();
         let mut then = self.clone();
         for (number, id) in freed {
             let at = then.at(*number, *id);
@@ -96,37 +97,40 @@ impl Model {
                 if then.find_original(number, message).is_some() {
                     continue;
                 }
-                if let Err(code) = self.queues[&number].check(message) {
-                    return (needed, Err(code));
-                }
+                self.queues[&number].check(message)?;
                 then.accept(number, message);
                 let (messages, bytes) = needed.entry(number).or_default();
                 *messages += 1;
                 *bytes += message.size;
             }
         }
-        (needed, Ok(()))
+        Ok(needed)
     }
 
-    fn make_room_at_once(
-        &mut self,
+    /// Drops the oldest messages as far as that helps.
+    fn make_room_at_once(&mut self, number: u64, needed: Amount, freed: &BTreeSet<(u64, u64)>) {
+        let attributes = &self.queues[&number].attributes;
+        let can_help = attributes.overflow == OVERFLOW_DROP_OLDEST
+            && needed.0 <= attributes.max_messages
+            && needed.1 <= attributes.max_bytes;
+        while can_help
+            && !self.queues[&number].has_room_behind(number, needed, freed)
+            && self.drop_oldest(number)
+        {}
+    }
+}
+
+impl ModelQueue {
+    /// Whether that fits beside what is not freed.
+    fn has_room_behind(
+        &self,
         number: u64,
-        (messages, bytes): (u64, u64),
+        (messages, bytes): Amount,
         freed: &BTreeSet<(u64, u64)>,
-    ) -> Result<(), ErrorCode> {
-        loop {
-            let queue = &self.queues[&number];
-            let stays = |m: &&super::ModelMessage| !freed.contains(&(number, m.id));
-            let live = queue.messages.iter().filter(stays).count() as u64;
-            let used: u64 = queue.messages.iter().filter(stays).map(|m| m.message.size).sum();
-            let attributes = &queue.attributes;
-            if live + messages <= attributes.max_messages && used + bytes <= attributes.max_bytes {
-                return Ok(());
-            }
-            let drops = attributes.overflow == OVERFLOW_DROP_OLDEST;
-            if !drops || !self.drop_oldest(number) {
-                return Err(ErrorCode::QueueFull);
-            }
-        }
+    ) -> bool {
+        let stays = |message: &&ModelMessage| !freed.contains(&(number, message.id));
+        let live = self.messages.iter().filter(stays).count() as u64;
+        let used: u64 = self.messages.iter().filter(stays).map(|m| m.message.size).sum();
+        live + messages <= self.attributes.max_messages && used + bytes <= self.attributes.max_bytes
     }
 }

@@ -8,9 +8,13 @@ use qd::shard::command::{
 };
 use qd::shard::{Command, Outcome};
 use qd_protocol::attributes::DeadLetter;
-use qd_protocol::message::Properties;
-use qd_protocol::verbs::{Due, IfExists, SendEntry, Until};
+use qd_protocol::verbs::{Due, IfExists, Until};
 use qd_protocol::{AttributeChanges, QueueName, Receipt};
+
+mod messages;
+
+use messages::{Sketch, properties, sketch, sketches};
+pub use messages::{message, stored};
 
 /// One step of a random history.
 #[derive(Debug, Clone)]
@@ -61,18 +65,6 @@ pub enum Intent {
     Purge(u8, Option<u64>, (u64, u64), bool, bool),
     /// `transact`: receipts to delete and messages to send, by queue.
     Transact(Vec<(u8, Vec<Pick>)>, Vec<(u8, Vec<Sketch>)>),
-}
-
-/// A message to be sent.
-#[derive(Debug, Clone)]
-pub struct Sketch {
-    /// Bytes of the body, and what they are.
-    size: usize,
-    fill: u8,
-    /// Whether it has the header of [`message`].
-    header: bool,
-    properties: Properties,
-    unique: bool,
 }
 
 /// Which receipt to use.
@@ -174,53 +166,6 @@ fn dead_letters() -> impl Strategy<Value = AttributeChanges> {
 
 fn if_exists() -> impl Strategy<Value = IfExists> {
     prop_oneof![Just(IfExists::Compare), Just(IfExists::Keep), Just(IfExists::Update)]
-}
-
-/// Shrinks to a message that is like any other.
-fn properties() -> BoxedStrategy<Properties> {
-    let group = prop_oneof![3 => Just(""), 3 => Just("a"), 1 => Just("b"), 1 => Just("bb")];
-    properties_with(group.prop_map(str::to_owned))
-}
-
-fn properties_with(group: impl Strategy<Value = String> + 'static) -> BoxedStrategy<Properties> {
-    let priority = prop_oneof![10 => Just(0u8), 1 => Just(1), 1 => Just(9)];
-    let dedup_id = proptest::option::weighted(0.15, prop_oneof![2 => Just("x"), 1 => Just("y")]);
-    let special = (priority, group, dedup_id).prop_map(|(priority, group, dedup_id)| Properties {
-        priority,
-        group,
-        dedup_id: dedup_id.map(str::to_owned),
-    });
-    prop_oneof![1 => Just(Properties::default()), 2 => special].boxed()
-}
-
-fn sketch(
-    size: impl Strategy<Value = usize> + 'static,
-    header: f64,
-    properties: BoxedStrategy<Properties>,
-) -> BoxedStrategy<Sketch> {
-    (size, any::<u8>(), prop::bool::weighted(header), properties, prop::bool::weighted(0.3))
-        .prop_map(|(size, fill, header, properties, unique)| Sketch {
-            size,
-            fill,
-            header,
-            unique: unique && properties.dedup_id.is_some(),
-            properties,
-        })
-        .boxed()
-}
-
-fn sketches() -> BoxedStrategy<Vec<Sketch>> {
-    let size = prop_oneof![
-        8 => 0usize..200,
-        2 => 1_000usize..6_000,
-        1 => 60_000usize..140_000,
-    ];
-    let few = vec(sketch(size, 0.2, properties()), 1..8);
-    let plain = Just(Properties::default()).boxed();
-    let many = vec(sketch(0usize..300, 0.0, plain), 100..250);
-    let groups = properties_with("[ab]{0,7}");
-    let mixed = vec(sketch(0usize..100, 0.0, groups), 50..250);
-    prop_oneof![12 => few, 1 => many, 1 => mixed].boxed()
 }
 
 fn due() -> impl Strategy<Value = Due> {
@@ -432,28 +377,11 @@ impl Intent {
                 queue: queue_name(*queue),
                 attributes: (**attributes).clone(),
             }),
-            Self::Redrive(queue, to, (after, through, max), filter, dry_run) => {
-                let header = ("key".to_owned(), "value".to_owned());
-                Command::Redrive(Redrive {
-                    queue: queue_name(*queue),
-                    to: to.map(queue_name).filter(|to| *to != queue_name(*queue)),
-                    after: *after,
-                    through: *through,
-                    max: *max,
-                    headers: if *filter { vec![header] } else { Vec::new() },
-                    dry_run: *dry_run,
-                })
+            Self::Redrive(queue, to, range, filter, dry_run) => {
+                Command::Redrive(redrive_command(*queue, *to, *range, *filter, *dry_run))
             }
-            Self::Purge(queue, age, (after, through), filter, dry_run) => {
-                let header = ("key".to_owned(), "value".to_owned());
-                Command::Purge(Purge {
-                    queue: queue_name(*queue),
-                    older_than_ms: *age,
-                    headers: if *filter { vec![header] } else { Vec::new() },
-                    dry_run: *dry_run,
-                    after: *after,
-                    through: *through,
-                })
+            Self::Purge(queue, age, range, filter, dry_run) => {
+                Command::Purge(purge_command(*queue, *age, *range, *filter, *dry_run))
             }
             Self::Transact(deletes, sends) => {
                 let delete = |(queue, picks): &(u8, Vec<Pick>)| {
@@ -472,35 +400,31 @@ impl Intent {
     }
 }
 
-impl Sketch {
-    fn message(&self) -> NewMessage {
-        let Self { size, fill, header, properties, unique } = self;
-        let mut entry = SendEntry::new(vec![*fill; *size]);
-        entry.headers.0.extend(header.then(|| ("key".to_owned(), "value".to_owned())));
-        entry.properties = properties.clone();
-        entry.unique = *unique;
-        stored(entry)
-    }
+/// The header of [`message`], if that is the filter.
+fn headers(filter: bool) -> Vec<(String, String)> {
+    filter.then(|| ("key".to_owned(), "value".to_owned())).into_iter().collect()
 }
 
-/// A message as the broker hands it on.
-pub fn message(body: Vec<u8>, headers: bool) -> NewMessage {
-    let mut entry = SendEntry::new(body);
-    entry.headers.0.extend(headers.then(|| ("key".to_owned(), "value".to_owned())));
-    stored(entry)
+fn redrive_command(
+    queue: u8,
+    to: Option<u8>,
+    (after, through, max): (u64, u64, u32),
+    filter: bool,
+    dry_run: bool,
+) -> Redrive {
+    let to = to.filter(|to| *to != queue).map(queue_name);
+    Redrive { queue: queue_name(queue), to, after, through, max, headers: headers(filter), dry_run }
 }
 
-/// A message as the broker hands it on.
-pub fn stored(entry: SendEntry) -> NewMessage {
-    NewMessage {
-        crc: entry.body.crc,
-        size: entry.size(),
-        due: entry.due,
-        ttl_ms: entry.ttl_ms,
-        unique: entry.unique,
-        fields: entry.stored_fields(),
-        body: entry.body.bytes,
-    }
+fn purge_command(
+    queue: u8,
+    older_than_ms: Option<u64>,
+    (after, through): (u64, u64),
+    filter: bool,
+    dry_run: bool,
+) -> Purge {
+    let queue = queue_name(queue);
+    Purge { queue, older_than_ms, headers: headers(filter), dry_run, after, through }
 }
 
 /// The receipts in an outcome.

@@ -43,15 +43,13 @@ proptest! {
             let fates = run.send("jobs", messages.collect());
             for (number, fate) in sent.iter().zip(fates) {
                 let Stored { id, duplicate } = fate.unwrap();
-                match known.get(number).filter(|(_, until_ms)| *until_ms > now_ms) {
-                    Some((first, _)) => {
-                        prop_assert_eq!((id, duplicate), (*first, true));
-                        duplicates += 1;
-                    }
-                    None => {
-                        prop_assert!(!duplicate && known.values().all(|(before, _)| *before < id));
-                        known.insert(*number, (id, now_ms + WINDOW));
-                    }
+                let open = known.get(number).filter(|(_, until_ms)| *until_ms > now_ms);
+                if let Some((first, _)) = open {
+                    prop_assert_eq!((id, duplicate), (*first, true));
+                    duplicates += 1;
+                } else {
+                    prop_assert!(!duplicate && known.values().all(|(before, _)| *before < id));
+                    known.insert(*number, (id, now_ms + WINDOW));
                 }
             }
             match what {

@@ -28,10 +28,10 @@ fn purge(run: &mut Run, purge: Purge) -> Purged {
 #[test]
 fn whole_of_a_large_queue_is_purged_at_once_and_its_rows_are_freed_little_by_little() {
     let mut run = Run::new(AttributeChanges::default());
-    for from in (0..10_000).step_by(1_000) {
-        let with = |at| {
+    for from in (0..10_000u32).step_by(1_000) {
+        let with = |at: u32| {
             let (group, dedup_id) = (format!("{}", at % 5_000), format!("{at}"));
-            message((at % 3) as u8, &group, Some(&dedup_id))
+            message(u8::try_from(at % 3).unwrap(), &group, Some(&dedup_id))
         };
         run.send("jobs", (from..from + 1_000).map(with).collect());
     }
@@ -140,7 +140,7 @@ fn transact(
         sends: sends.iter().map(send).collect(),
     };
     match run.run(Command::Transact(step)) {
-        Outcome::Transacted(sent) => Ok(sent.into_iter().map(|Sent { runs }| runs).collect()),
+        Outcome::Transacted(parts) => Ok(parts.into_iter().map(|Sent { runs }| runs).collect()),
         Outcome::Refused(refusal) => Err(refusal),
         other => panic!("{other:?}"),
     }

@@ -70,7 +70,7 @@ async fn prepare_and_run(
             ..AttributeChanges::default()
         };
         let if_exists = IfExists::Compare;
-        first.call(Create { queue: queue.clone(), if_exists, attributes }).await?;
+        first.call(Create { queue: queue.clone(), if_exists, attributes, with: None }).await?;
     }
     let addresses = session.target()?.addresses;
     Load { bench, addresses, queue, own_queue }.run().await
@@ -118,7 +118,8 @@ impl Load<'_> {
     fn shared(&self, limits: Limits) -> Result<Arc<Shared>, Failure> {
         let body = Bytes::from(body(self.bench.size));
         let meter = Meter::start(limits)?;
-        let shared = Shared::new(meter, self.queue.clone(), body, self.own_queue);
+        let shared =
+            Shared::new(meter, self.queue.clone(), body, self.own_queue, self.bench.groups);
         Ok(Arc::new(shared))
     }
 

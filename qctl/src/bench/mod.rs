@@ -20,6 +20,9 @@ use crate::exit::{Exit, Failure};
 use crate::session::Session;
 use crate::units;
 
+/// Most bytes that a message takes in a request besides its body: lengths, check sum and a group.
+const ENTRY_BYTES: u64 = 12 + 5 + 20;
+
 /// Measure the server
 #[derive(Debug, Clone, Args)]
 pub struct Bench {
@@ -41,6 +44,9 @@ pub struct Bench {
     /// Bytes of each body
     #[arg(long, default_value = "100", value_parser = units::size)]
     size: u64,
+    /// Send messages of this many groups in turn [default: of no group]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = units::whole::<u64>(0, u64::MAX))]
+    groups: u64,
     /// How many messages to measure
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = units::whole::<u64>(1, u64::MAX))]
     messages: Option<u64>,
@@ -112,7 +118,7 @@ impl Bench {
         if self.size > MESSAGE_BYTES_MAX {
             return Err(Failure::Usage("--size is at most 16MiB".to_owned()));
         }
-        let frame = u64::from(self.batch) * (self.size + 12) + 200;
+        let frame = u64::from(self.batch) * (self.size + ENTRY_BYTES) + 200;
         if frame > u64::from(FRAME_BYTES_MAX) {
             let text = "--batch times --size is more than one request can hold (17 MiB)";
             return Err(Failure::Usage(text.to_owned()));

@@ -77,6 +77,7 @@ impl Row {
             record.push(((*name).to_owned(), Value::Decimal(value)));
         }
         record.extend([count("lost", self.lost), count("duplicated", self.duplicated)]);
+        record.push(count("groups", bench.groups));
         record
     }
 }

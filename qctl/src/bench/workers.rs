@@ -1,6 +1,6 @@
 //! What one worker of each workload does: calls, one after the other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -29,6 +29,10 @@ pub struct Shared {
     pub entry: SendEntry,
     /// True when every message received must have the body.
     pub own_queue: bool,
+    /// Messages are of so many groups in turn; 0: of none.
+    pub groups: u64,
+    /// Messages made so far.
+    made: AtomicU64,
     ids: Mutex<Ids>,
     /// Set when nobody sends any more.
     pub no_more: AtomicBool,
@@ -36,12 +40,14 @@ pub struct Shared {
 
 impl Shared {
     /// For one direction.
-    pub fn new(meter: Meter, queue: QueueName, body: Bytes, own_queue: bool) -> Self {
+    pub fn new(meter: Meter, queue: QueueName, body: Bytes, own_queue: bool, groups: u64) -> Self {
         Self {
             meter,
             queue,
             entry: SendEntry::new(body),
             own_queue,
+            groups,
+            made: AtomicU64::new(0),
             ids: Mutex::default(),
             no_more: AtomicBool::new(false),
         }
@@ -51,6 +57,18 @@ impl Shared {
     pub fn ids(&self) -> MutexGuard<'_, Ids> {
         // A worker that panicked has left whole entries behind.
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next messages: the k-th of all, counted from 0, is of the group `k mod groups`.
+    fn entries(&self, count: u32) -> Vec<SendEntry> {
+        let mut entries = vec![self.entry.clone(); count as usize];
+        if self.groups > 0 {
+            let first = self.made.fetch_add(u64::from(count), Ordering::Relaxed);
+            for (entry, k) in entries.iter_mut().zip(first..) {
+                entry.properties.group = (k % self.groups).to_string();
+            }
+        }
+        entries
     }
 
     fn check(&self, message: &ReceivedMessage) -> Result<(), Failure> {
@@ -72,15 +90,16 @@ pub async fn send(client: Client, shared: Arc<Shared>) -> Result<(), Failure> {
 
 async fn send_all(client: &Client, shared: &Shared, ids: &mut Ids) -> Result<(), Failure> {
     while let Some((count, from)) = shared.meter.next().await {
-        let send = verbs::Send {
-            queue: shared.queue.clone(),
-            entries: vec![shared.entry.clone(); count as usize],
-        };
+        let send = verbs::Send { queue: shared.queue.clone(), entries: shared.entries(count) };
         let answer = client.call(send).await?;
         shared.meter.record(from, u64::from(count));
         for run in answer.runs {
             match run {
                 SentRun::Stored { first, count } => ids.push((first, count)),
+                SentRun::Duplicate { id, .. } => {
+                    let text = format!("a message without a dedup id is a duplicate of {id}");
+                    return Err(Failure::Internal(text));
+                }
                 SentRun::Refused { refusal, .. } => return Err(Failure::Refused(refusal)),
             }
         }

@@ -1,29 +1,52 @@
-//! Received messages in every form.
+//! Messages in every form.
 //!
 //! Always true here: a record that is written can be told apart from its neighbours. A body that
 //! holds the terminator itself is not written where that would break.
 
-use qd_protocol::verbs::ReceivedMessage;
-use qd_protocol::{DeadLettered, QueueName};
-
 use super::record::{checked_columns, new_table, put_table};
-use super::{Object, Out, escape};
+use super::shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
+use super::{Out, escape};
 use crate::args::Format;
 use crate::exit::Failure;
-use crate::time::rfc3339;
 
-/// Names of a message's fields, in the order of JSON.
-pub const FIELDS: [&str; 9] =
-    ["queue", "id", "receipt", "body", "headers", "sent_at", "attempt", "lease_until", DEAD_LETTER];
-/// The field that only dead letters have, unless it is asked for.
-const DEAD_LETTER: &str = "dead_letter";
+/// How messages came to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Received.
+    Received,
+    /// Peeked at.
+    Peeked,
+}
 
-/// How the messages of one receive are laid out.
+impl Way {
+    /// Names of all fields.
+    fn fields(self) -> Vec<String> {
+        let fields: &[&str] = match self {
+            Self::Received => &RECEIVED_FIELDS,
+            Self::Peeked => &PEEKED_FIELDS,
+        };
+        fields.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    /// What stands before the body in plain lines, and in tables.
+    fn before_body(self, aligned: bool) -> &'static [&'static str] {
+        match (self, aligned) {
+            (Self::Received, false) => &["receipt"],
+            (Self::Received, true) => &["id", "attempt", "receipt"],
+            (Self::Peeked, false) => &["id"],
+            (Self::Peeked, true) => &["id", "state", "attempt"],
+        }
+    }
+}
+
+/// How the messages of one command are laid out.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
+    /// How they came.
+    pub way: Way,
     /// At most one message: its exact bytes, no terminator; in JSON one object.
     pub single: bool,
-    /// The body without the receipt.
+    /// The body without the receipt or id.
     pub body_only: bool,
     /// Records end with NUL.
     pub nul: bool,
@@ -31,7 +54,7 @@ pub struct Shape {
     pub endless: bool,
 }
 
-/// Writes received messages.
+/// Writes messages.
 #[derive(Debug)]
 pub struct MessagePrinter {
     shape: Shape,
@@ -43,16 +66,12 @@ pub struct MessagePrinter {
 impl MessagePrinter {
     /// For messages of this shape.
     pub fn new(out: &Out, shape: Shape) -> Result<Self, Failure> {
-        let known = FIELDS.map(str::to_owned);
         let columns = if out.columns.is_empty() {
-            let default: &[&str] = match (shape.body_only, out.is_table() && !shape.endless) {
-                (true, _) => &["body"],
-                (false, false) => &["receipt", "body"],
-                (false, true) => &["id", "attempt", "receipt", "body"],
-            };
-            default.iter().map(|&name| name.to_owned()).collect()
+            let before = shape.way.before_body(out.is_table() && !shape.endless);
+            let before = before.iter().filter(|_| !shape.body_only);
+            before.chain(&["body"]).map(|&name| name.to_owned()).collect()
         } else {
-            checked_columns(&out.columns, &known)?
+            checked_columns(&out.columns, &shape.way.fields())?
         };
         let aligned = out.is_table() && !out.raw && !shape.endless && columns.len() > 1;
         Ok(Self { shape, columns, table: aligned.then(|| new_table(out)), written: 0 })
@@ -66,23 +85,28 @@ impl MessagePrinter {
     }
 
     /// True when the body can be written and told apart from what follows.
-    pub fn can_write(&self, out: &Out, message: &ReceivedMessage) -> bool {
+    pub fn can_write(&self, out: &Out, body: &[u8]) -> bool {
         let terminator = if self.shape.nul { 0 } else { b'\n' };
-        !self.may_refuse(out) || !message.body.bytes.contains(&terminator)
+        !self.may_refuse(out) || memchr::memchr(terminator, body).is_none()
     }
 
-    /// Writes one message of `queue`.
-    pub fn push(
-        &mut self,
-        out: &mut Out,
-        queue: &QueueName,
-        message: &ReceivedMessage,
-    ) -> Result<(), Failure> {
+    /// Says that a body cannot be written, and what can be done; `instead`: what becomes of it.
+    pub fn tell_unwritable(&self, message: &Shown, instead: &str) {
+        let Shown { queue, id, .. } = message;
+        let nul = if self.shape.nul { "" } else { "-0 or " };
+        eprintln!(
+            "qctl: message {id} of queue \"{queue}\" holds the record's terminator and was not \
+             printed; {instead}use {nul}-o jsonl"
+        );
+    }
+
+    /// Writes one message.
+    pub fn push(&mut self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
         match out.format {
-            Format::Json | Format::Jsonl => self.push_json(out, queue, message)?,
-            Format::Plain => self.push_plain(out, queue, message)?,
-            Format::Table if out.raw => self.push_plain(out, queue, message)?,
-            Format::Table => self.push_row(out, queue, message)?,
+            Format::Json | Format::Jsonl => self.push_json(out, message)?,
+            Format::Plain => self.push_plain(out, message)?,
+            Format::Table if out.raw => self.push_plain(out, message)?,
+            Format::Table => self.push_row(out, message)?,
         }
         self.written += 1;
         Ok(())
@@ -101,12 +125,7 @@ impl MessagePrinter {
         out.flush()
     }
 
-    fn push_plain(
-        &self,
-        out: &mut Out,
-        queue: &QueueName,
-        message: &ReceivedMessage,
-    ) -> Result<(), Failure> {
+    fn push_plain(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
         for (at, column) in self.columns.iter().enumerate() {
             if at > 0 {
                 out.put(b"\t")?;
@@ -117,7 +136,7 @@ impl MessagePrinter {
                 let lines = self.shape.single && self.columns.len() == 1;
                 out.put(escape(&message.body.bytes, lines).as_bytes())?;
             } else {
-                out.put(field(column, queue, message)?.as_bytes())?;
+                out.put(message.field(column).as_bytes())?;
             }
         }
         // Only a body needs its exact bytes; fields alone are a line, also for `read` in a shell.
@@ -131,19 +150,14 @@ impl MessagePrinter {
         }
     }
 
-    fn push_row(
-        &mut self,
-        out: &mut Out,
-        queue: &QueueName,
-        message: &ReceivedMessage,
-    ) -> Result<(), Failure> {
+    fn push_row(&mut self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
         let lines = self.columns.len() == 1 && self.shape.single;
         let mut cells = Vec::new();
         for column in &self.columns {
             cells.push(if column == "body" {
                 escape(&message.body.bytes, lines)
             } else {
-                escape(field(column, queue, message)?.as_bytes(), false)
+                escape(message.field(column).as_bytes(), false)
             });
         }
         let Some(table) = &mut self.table else {
@@ -156,108 +170,23 @@ impl MessagePrinter {
         Ok(())
     }
 
-    fn push_json(
-        &self,
-        out: &mut Out,
-        queue: &QueueName,
-        message: &ReceivedMessage,
-    ) -> Result<(), Failure> {
+    fn push_json(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
         let array = out.format == Format::Json && !self.shape.single;
         if array {
             out.put(if self.written == 0 { b"[" } else { b",\n" })?;
         }
-        let asked = if out.columns.is_empty() {
-            let is_dead_letter = dead_letter(message)?.is_some();
-            let fields = FIELDS.iter().filter(|name| is_dead_letter || **name != DEAD_LETTER);
-            fields.map(|&name| name.to_owned()).collect()
-        } else {
-            self.columns.clone()
-        };
-        out.put(object(&asked, queue, message)?.as_bytes())?;
+        let asked: &[String] = if out.columns.is_empty() { &[] } else { &self.columns };
+        out.put(message.object(asked).as_bytes())?;
         if array { Ok(()) } else { out.put(b"\n") }
     }
-}
-
-fn object(
-    fields: &[String],
-    queue: &QueueName,
-    message: &ReceivedMessage,
-) -> Result<String, Failure> {
-    let mut object = Object::new();
-    for name in fields {
-        match name.as_str() {
-            "body" => object.bytes("body", &message.body.bytes),
-            "headers" => object.pairs("headers", &headers(message)?),
-            "attempt" => object.number("attempt", u64::from(message.attempt)),
-            "lease_until" if message.lease_until_ms == 0 => object.null("lease_until"),
-            DEAD_LETTER => match dead_letter(message)? {
-                Some(dead_letter) => object.object(DEAD_LETTER, origin(&dead_letter)),
-                None => object.null(DEAD_LETTER),
-            },
-            name => object.text(name, &field(name, queue, message)?),
-        }
-    }
-    Ok(object.finish())
-}
-
-/// Where a dead letter came from, and why.
-fn origin(dead_letter: &DeadLettered) -> Object {
-    let mut object = Object::new();
-    object.text("queue", dead_letter.queue.as_str());
-    object.text("id", &dead_letter.id.to_string());
-    object.text("reason", &dead_letter.reason.to_string());
-    object.number("attempts", u64::from(dead_letter.attempts));
-    object.text("sent_at", &rfc3339(dead_letter.sent_at_ms));
-    for (name, ms) in [
-        ("first_delivered_at", dead_letter.first_delivered_ms),
-        ("last_delivered_at", dead_letter.last_delivered_ms),
-    ] {
-        let time = (ms > 0).then(|| rfc3339(ms));
-        object.optional_text(name, time.as_deref());
-    }
-    object
-}
-
-/// One field as text.
-fn field(name: &str, queue: &QueueName, message: &ReceivedMessage) -> Result<String, Failure> {
-    Ok(match name {
-        "queue" => queue.to_string(),
-        "id" => message.id.to_string(),
-        "receipt" => message.receipt.to_string(),
-        "headers" => {
-            let pairs = headers(message)?;
-            let pairs = pairs.iter().map(|(key, value)| {
-                let text = format!("{key}={value}");
-                escape(text.as_bytes(), false)
-            });
-            pairs.collect::<Vec<_>>().join(",")
-        }
-        "sent_at" => rfc3339(message.sent_at_ms),
-        "attempt" => message.attempt.to_string(),
-        "lease_until" if message.lease_until_ms == 0 => String::new(),
-        "lease_until" => rfc3339(message.lease_until_ms),
-        DEAD_LETTER => match dead_letter(message)? {
-            Some(dead_letter) => escape(dead_letter.reason.to_string().as_bytes(), false),
-            None => String::new(),
-        },
-        _ => String::from_utf8_lossy(&message.body.bytes).into_owned(),
-    })
-}
-
-fn headers(message: &ReceivedMessage) -> Result<Vec<(String, String)>, Failure> {
-    let headers = message.headers();
-    let headers = headers.map_err(|error| Failure::Protocol(error.to_string()))?;
-    Ok(headers.0)
-}
-
-fn dead_letter(message: &ReceivedMessage) -> Result<Option<DeadLettered>, Failure> {
-    message.dead_letter().map_err(|error| Failure::Protocol(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qd_protocol::{Body, Headers, Reason, Receipt};
+    use qd_protocol::verbs::peek::State;
+    use qd_protocol::verbs::{PeekedMessage, ReceivedMessage};
+    use qd_protocol::{Body, DeadLettered, Headers, QueueName, Reason, Receipt};
 
     fn message(body: &[u8]) -> ReceivedMessage {
         ReceivedMessage {
@@ -272,7 +201,8 @@ mod tests {
         }
     }
 
-    const MANY: Shape = Shape { single: false, body_only: true, nul: false, endless: false };
+    const MANY: Shape =
+        Shape { way: Way::Received, single: false, body_only: true, nul: false, endless: false };
     const ONE: Shape = Shape { single: true, ..MANY };
 
     fn printed(mut out: Out, shape: Shape, bodies: &[&[u8]]) -> String {
@@ -280,8 +210,9 @@ mod tests {
         let mut printer = MessagePrinter::new(&out, shape).unwrap();
         for body in bodies {
             let message = message(body);
-            if printer.can_write(&out, &message) {
-                printer.push(&mut out, &queue, &message).unwrap();
+            if printer.can_write(&out, body) {
+                let shown = Shown::received(&queue, &message).unwrap();
+                printer.push(&mut out, &shown).unwrap();
             }
         }
         printer.finish(&mut out).unwrap();
@@ -334,7 +265,7 @@ mod tests {
             let mut out = Out::captured(format);
             out.columns = columns.iter().map(|&name| name.to_owned()).collect();
             let mut printer = MessagePrinter::new(&out, ONE).unwrap();
-            printer.push(&mut out, &queue, message).unwrap();
+            printer.push(&mut out, &Shown::received(&queue, message).unwrap()).unwrap();
             printer.finish(&mut out).unwrap();
             out.text()
         };
@@ -358,7 +289,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                r#"{{"queue":"jobs","id":"7","receipt":"{receipt}","body":"x","headers":{{"k":"v"}},"sent_at":"1970-01-01T00:00:00.000Z","attempt":1,"lease_until":"1970-01-01T00:00:30.000Z"}}"#
+                r#"{{"queue":"jobs","id":"7","receipt":"{receipt}","body":"x","headers":{{"k":"v"}},"sent_at":"1970-01-01T00:00:00.000Z","attempt":1,"lease_until":"1970-01-01T00:00:30.000Z","priority":0,"group":"","dedup_id":null}}"#
             ) + "\n"
         );
         let text = printed(Out::captured(Format::Json), MANY, &[b"x", b"y\n"]);
@@ -367,6 +298,49 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains(r#""body_base64":"/wo=""#), "{text}");
         assert_eq!(printed(Out::captured(Format::Json), MANY, &[]), "[]\n");
+    }
+
+    #[test]
+    fn peeked_message_has_the_time_of_its_state() {
+        let queue = QueueName::new("jobs").unwrap();
+        let mut entry = qd_protocol::verbs::SendEntry::new("x");
+        entry.properties.priority = 9;
+        entry.properties.group = "g\n".to_owned();
+        entry.properties.dedup_id = Some("d".to_owned());
+        let printed = |format, columns: &[&str], state, until_ms| {
+            let message = PeekedMessage {
+                id: 7,
+                state,
+                attempts: 2,
+                sent_at_ms: 0,
+                until_ms,
+                fields: entry.stored_fields(),
+                body: entry.body.clone(),
+            };
+            let mut out = Out::captured(format);
+            out.columns = columns.iter().map(|&name| name.to_owned()).collect();
+            let shape = Shape { way: Way::Peeked, body_only: false, ..MANY };
+            let mut printer = MessagePrinter::new(&out, shape).unwrap();
+            printer.push(&mut out, &Shown::peeked(&queue, &message).unwrap()).unwrap();
+            printer.finish(&mut out).unwrap();
+            out.text()
+        };
+        for (state, until_ms, shown) in [
+            (State::Ready, 0, r#""state":"ready""#),
+            (State::Delayed, 5, r#""state":"delayed","visible_at":"1970-01-01T00:00:00.005Z""#),
+            (State::Leased, 5, r#""state":"leased","lease_until":"1970-01-01T00:00:00.005Z""#),
+            (State::Blocked, 5, r#""state":"blocked","visible_at":"1970-01-01T00:00:00.005Z""#),
+        ] {
+            let expected = format!(
+                r#"{{"queue":"jobs","id":"7","body":"x","headers":{{}},"sent_at":"1970-01-01T00:00:00.000Z","attempt":2,{shown},"priority":9,"group":"g\n","dedup_id":"d"}}"#
+            );
+            assert_eq!(printed(Format::Jsonl, &[], state, until_ms), expected + "\n");
+        }
+        assert_eq!(printed(Format::Plain, &[], State::Ready, 0), "7\tx\n");
+        let columns = ["lease_until", "state", "group", "dedup_id"];
+        assert_eq!(printed(Format::Plain, &columns, State::Ready, 0), "\tready\tg\\n\td\n");
+        let none = printed(Format::Json, &["visible_at"], State::Ready, 0);
+        assert_eq!(none, "[{\"visible_at\":null}]\n");
     }
 
     #[test]

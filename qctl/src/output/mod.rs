@@ -8,12 +8,14 @@ mod escape;
 mod json;
 mod message;
 mod record;
+mod shown;
 
 pub use deed::Deeds;
 pub use escape::escape;
 pub use json::Object;
-pub use message::{FIELDS as MESSAGE_FIELDS, MessagePrinter, Shape};
+pub use message::{MessagePrinter, Shape, Way};
 pub use record::{Record, Records, Value};
+pub use shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
 use std::io::IsTerminal;
 

@@ -3,8 +3,8 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use qd_protocol::attributes::{
-    AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_NAMES, SOURCE_NAME_CHARACTERS_MAX,
-    UNLIMITED, Unit,
+    AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_DROP_OLDEST, OVERFLOW_NAMES,
+    SOURCE_NAME_CHARACTERS_MAX, UNLIMITED, Unit,
 };
 use qd_protocol::{AttributeChanges, Attributes, QueueName};
 
@@ -53,6 +53,12 @@ pub struct AttributeFlags {
     /// What a full queue does with a message that comes [default: reject]
     #[arg(long, value_name = "CHOICE", value_parser = overflow_parser())]
     overflow: Option<u64>,
+    /// Messages of a group come strictly in their order, one lease at a time [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    ordered: Option<bool>,
+    /// How long a dedup id makes later messages with it duplicates, at most 14d [default: 5m]
+    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    dedup_window: Option<u64>,
 }
 
 impl AttributeFlags {
@@ -72,6 +78,10 @@ impl AttributeFlags {
             dead_letter_overflow: self.dead_letter_overflow,
             retry_delay_ms: self.retry_delay.clone(),
             overflow: self.overflow,
+            ordered: self.ordered,
+            dedup_window_ms: self.dedup_window,
+            // `pause` and `resume` set it.
+            paused: None,
         };
         for (spec, value) in attributes.values() {
             if value.is_some_and(|value| !spec.allows(&value)) {
@@ -80,6 +90,11 @@ impl AttributeFlags {
         }
         if let (Some(delay), Some(retention)) = (self.delay, self.retention) {
             check_seen(("--delay", delay), ("--retention", retention))?;
+        }
+        if self.ordered == Some(true) && self.overflow == Some(OVERFLOW_DROP_OLDEST) {
+            let text = "--ordered contradicts --overflow drop-oldest: what is dropped would leave a \
+                        gap in the order";
+            return Err(Failure::Usage(text.to_owned()));
         }
         if self.dead_letter == Some(DeadLetter::None) {
             self.check_without_dead_letters()?;
@@ -205,6 +220,7 @@ mod tests {
             AttributeFlags { max_deliveries: Some(1_000_001), ..none() },
             AttributeFlags { retry_delay: Some(vec![0; 17]), ..none() },
             AttributeFlags { retry_delay: Some(vec![1, u64::MAX]), ..none() },
+            AttributeFlags { dedup_window: Some(14 * 86_400_000 + 1), ..none() },
         ] {
             let failure = bad.changes().unwrap_err();
             assert_eq!(failure.exit(), Exit::Usage);
@@ -235,6 +251,19 @@ mod tests {
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(failure.to_string().contains("--dead-letter none"), "{failure}");
         }
+    }
+
+    #[test]
+    fn ordered_queue_that_drops_its_oldest_is_a_usage_error() {
+        let flags = |ordered, overflow| AttributeFlags {
+            ordered: Some(ordered),
+            overflow: Some(overflow),
+            ..AttributeFlags::default()
+        };
+        assert!(flags(true, 0).changes().is_ok());
+        assert!(flags(false, OVERFLOW_DROP_OLDEST).changes().is_ok());
+        let failure = flags(true, OVERFLOW_DROP_OLDEST).changes().unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
     }
 
     #[test]
@@ -274,7 +303,9 @@ mod tests {
     #[test]
     fn every_attribute_has_its_flag() {
         let command = AttributeFlags::augment_args(clap::Command::new("create"));
-        for spec in qd_protocol::attributes::SPECS {
+        // For `paused` there are verbs.
+        let specs = qd_protocol::attributes::SPECS.iter().filter(|spec| spec.name != "paused");
+        for spec in specs {
             let found = command.get_arguments().any(|flag| flag.get_long() == Some(spec.name));
             assert!(found, "--{}", spec.name);
         }

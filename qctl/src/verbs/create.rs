@@ -27,6 +27,9 @@ pub struct Create {
     /// Change the attributes given of a queue that exists
     #[arg(long)]
     or_update: bool,
+    /// A queue that must exist, and with which atomic steps shall be possible
+    #[arg(long, value_name = "QUEUE")]
+    with: Option<QueueName>,
 }
 
 impl Create {
@@ -42,7 +45,7 @@ impl Create {
             _ => IfExists::Compare,
         };
         let queue = self.queue.clone();
-        let create = verbs::Create { queue: self.queue, if_exists, attributes };
+        let create = verbs::Create { queue: self.queue, if_exists, attributes, with: self.with };
         let answer = session.call(create).await?;
         let record: Record = vec![
             ("queue".to_owned(), Value::Text(queue.to_string())),

@@ -22,7 +22,7 @@ use super::settle::Settlement;
 use crate::args::Format;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
-use crate::output::{MessagePrinter, Shape, reader_is_gone};
+use crate::output::{MessagePrinter, Shape, Shown, Way, reader_is_gone};
 use crate::session::Session;
 use crate::units;
 
@@ -124,6 +124,7 @@ impl Receive {
         self.check(session)?;
         let many = self.drain || self.follow;
         let shape = Shape {
+            way: Way::Received,
             single: !many && self.max.unwrap_or(1) == 1,
             body_only: self.body || self.ack || self.at_once,
             nul: self.null,
@@ -305,7 +306,7 @@ impl Receiving {
             });
         }
         for message in &messages {
-            if !self.printer.can_write(&session.out, message) {
+            if !self.printer.can_write(&session.out, &message.body.bytes) {
                 self.unwritten.push(Held::from(message));
             } else if self.deleting != Deleting::OnReceive {
                 self.held.push(Held::from(message));
@@ -343,16 +344,12 @@ impl Receiving {
                 );
                 return Err(Failure::Protocol(text));
             }
-            if !self.printer.can_write(out, message) {
-                eprintln!(
-                    "qctl: message {} of queue \"{queue}\" holds the record's terminator and was not \
-                     printed; it is released; use {}-o jsonl",
-                    message.id,
-                    if self.flags.null { "" } else { "-0 or " }
-                );
+            let shown = Shown::received(queue, message)?;
+            if !self.printer.can_write(out, &message.body.bytes) {
+                self.printer.tell_unwritable(&shown, "it is released; ");
                 continue;
             }
-            self.printer.push(out, queue, message)?;
+            self.printer.push(out, &shown)?;
             if let Some(held) = held.find(|held| held.receipt == message.receipt) {
                 held.end = out.added();
             }

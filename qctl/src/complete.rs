@@ -41,8 +41,8 @@ impl<'a> Asked<'a> {
         walk.asked(nothing)
     }
 
-    /// A value of this flag or argument.
-    fn value(self, arg: &Arg, verb: &str) -> Self {
+    /// A value of this flag or argument, behind as many as are `taken`.
+    fn value(self, arg: &Arg, taken: usize, verb: &str) -> Self {
         let listed = arg.get_value_delimiter().and_then(|comma| self.prefix.rfind(comma));
         let asked = self.behind(listed.map_or(0, |at| at + 1));
         let mut words: Vec<String> =
@@ -53,7 +53,9 @@ impl<'a> Asked<'a> {
             _ => {}
         }
         let names = arg.get_value_names().unwrap_or_default();
-        let queues = names.iter().any(|name| name == "QUEUE" || name == "PATTERN");
+        // Of a flag with several values each has its name.
+        let name = names.get(taken).or(names.last());
+        let queues = name.is_some_and(|name| name == "QUEUE" || name == "PATTERN");
         Self { words, queues, ..asked }
     }
 
@@ -70,6 +72,8 @@ struct Walk<'c> {
     verb: &'c Command,
     /// A flag whose values come next.
     flag: Option<&'c Arg>,
+    /// Values that it has so far.
+    values: usize,
     /// Arguments of the verb so far.
     arguments: usize,
     /// Behind `--` nothing is a flag.
@@ -80,7 +84,7 @@ struct Walk<'c> {
 
 impl<'c> Walk<'c> {
     fn new(root: &'c Command) -> Self {
-        Self { root, verb: root, flag: None, arguments: 0, no_flags: false, help: false }
+        Self { root, verb: root, flag: None, values: 0, arguments: 0, no_flags: false, help: false }
     }
 
     /// Takes a whole word; `false` when it is none of the grammar.
@@ -88,9 +92,11 @@ impl<'c> Walk<'c> {
         if let Some(flag) = self.flag.take()
             && is_value(flag, word)
         {
-            self.flag = Some(flag).filter(|flag| values(flag).max_values() > 1);
+            self.values += 1;
+            self.flag = Some(flag).filter(|flag| values(flag).max_values() > self.values);
             return true;
         }
+        self.values = 0;
         if self.no_flags || !looks_like_flag(word) {
             return self.take_argument(word);
         }
@@ -142,7 +148,7 @@ impl<'c> Walk<'c> {
         if let Some(flag) = self.flag
             && is_value(flag, asked.prefix)
         {
-            return asked.value(flag, verb);
+            return asked.value(flag, self.values, verb);
         }
         if !self.no_flags && asked.prefix.starts_with('-') {
             let Some((long, _)) = asked.prefix.split_once('=') else {
@@ -150,7 +156,7 @@ impl<'c> Walk<'c> {
             };
             let flag = self.find(|flag| flag.get_long() == long.strip_prefix("--"));
             return match flag {
-                Some(flag) => asked.behind(long.len() + 1).value(flag, verb),
+                Some(flag) => asked.behind(long.len() + 1).value(flag, 0, verb),
                 None => asked,
             };
         }
@@ -163,7 +169,7 @@ impl<'c> Walk<'c> {
             last.filter(|last| matches!(last.get_action(), ArgAction::Append))
         });
         match next {
-            Some(argument) => asked.value(argument, verb),
+            Some(argument) => asked.value(argument, 0, verb),
             None => asked,
         }
     }
@@ -242,6 +248,8 @@ mod tests {
         is("-o json rec", &["receive"]);
         is("help se", &["send", "server"]);
         is("ex", &["extend", "exit"]);
+        is("pe", &["peek"]);
+        is("res", &["reschedule", "resume"]);
         is("server ", &["stop"]);
         is("bench mi", &["mixed"]);
         is("completions z", &["zsh"]);
@@ -259,6 +267,12 @@ mod tests {
             ("redrive jobs.dead --to ", ""),
             ("redrive jobs.dead --to=o", "o"),
             ("bench send --queue j", "j"),
+            ("delete jobs R --and-send j", "j"),
+            ("delete jobs R --and-send a x --and-send ", ""),
+            ("create jobs --with ", ""),
+            ("peek j", "j"),
+            ("pause a j", "j"),
+            ("stats a ", ""),
             ("-o json info j", "j"),
             ("receive -n 5 j", "j"),
             ("receive -n5 j", "j"),
@@ -276,6 +290,11 @@ mod tests {
             "delete jobs --id ",
             "delete jobs --id 1 ",
             "info jobs ",
+            "delete jobs R --and-send a ",
+            "delete jobs R --and-send a x ",
+            "peek jobs ",
+            "peek jobs --id ",
+            "send jobs x --group ",
             "nonsense ",
             "create jobs --retry-delay 1s,",
             "receive jobs --wait ",
@@ -291,6 +310,9 @@ mod tests {
         is("create jobs --overflow ", &["reject", "drop-oldest"]);
         is("create jobs --overflow=d", &["drop-oldest"]);
         is("update jobs --dead-letter-expired ", &["true", "false"]);
+        is("update jobs --ordered ", &["true", "false"]);
+        is("peek jobs --state ", &["ready", "delayed", "leased"]);
+        is("peek jobs --columns st", &["state"]);
         is("list -o ", &["table", "plain", "json", "jsonl"]);
         is("list --output j", &["json", "jsonl"]);
         is(
@@ -310,7 +332,7 @@ mod tests {
         is("send jobs --l", &["--lines"]);
         is("send jobs --ou", &["--output"]);
         is("send jobs -- --l", &[]);
-        is("create jobs --dead-letter-expired --or", &["--or-update"]);
+        is("create jobs --dead-letter-expired --or-", &["--or-update"]);
         is("reject jobs --rea", &["--reason"]);
         is("send --ack", &[]);
         is("--keep", &[]);

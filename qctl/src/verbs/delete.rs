@@ -1,12 +1,20 @@
 //! `qctl delete`.
 
-use clap::{ArgGroup, Args};
-use qd_protocol::verbs::{self, delete::Statuses};
-use qd_protocol::{QueueName, Receipt};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use bytes::Bytes;
+use clap::{ArgAction, ArgGroup, Args};
+use qd_protocol::verbs::{self, SendEntry, delete::Statuses};
+use qd_protocol::{MESSAGE_BYTES_MAX, QueueName, Receipt};
 
 use super::by_id;
+use super::send::id_records;
+use super::send_atomic::Step;
+use super::send_input::Body;
 use super::settle::{Receipts, Report, Settling};
 use crate::exit::{Exit, Failure};
+use crate::input::{Source, too_large};
 use crate::session::Session;
 use crate::units;
 
@@ -28,11 +36,24 @@ pub struct Delete {
     /// Delete messages that are ready or delayed, by their ids
     #[arg(long = "id", value_name = "ID", num_args = 1.., value_parser = units::whole::<u64>(1, u64::MAX))]
     ids: Vec<u64>,
+    /// Send BODY to a queue in the same step, both or neither; - is standard input
+    #[arg(
+        long,
+        value_names = ["QUEUE", "BODY"],
+        num_args = 2,
+        action = ArgAction::Append,
+        allow_hyphen_values = true,
+        conflicts_with = "ids"
+    )]
+    and_send: Vec<OsString>,
 }
 
 impl Delete {
     /// Deletes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        if !self.and_send.is_empty() {
+            return self.and_send(session).await;
+        }
         let report = Report::new(session, DONE)?;
         let queue = &self.queue;
         let settlement = if self.ids.is_empty() {
@@ -44,6 +65,51 @@ impl Delete {
         };
         report.finish(session, queue, settlement)
     }
+
+    /// Deletes the messages and sends others in one step, or does neither.
+    async fn and_send(self, session: &mut Session) -> Result<Exit, Failure> {
+        session.out.header = false;
+        let pairs: Vec<(QueueName, Body)> =
+            self.and_send.chunks(2).map(message_to_send).collect::<Result<_, _>>()?;
+        let records = id_records(&session.out, pairs.len() > 1, false)?;
+        let Some(receipts) = Receipts { receipts: self.receipts }.check(session)? else {
+            let text = "with --and-send receipts come from the arguments, not from standard input";
+            return Err(Failure::Usage(text.to_owned()));
+        };
+        let stdin = |body: &Body| matches!(body, Body::Read(_));
+        match pairs.iter().filter(|(_, body)| stdin(body)).count() {
+            0 => {}
+            1 => session.stdin.refuse_unless_free()?,
+            _ => {
+                let text = "standard input can be the body of one message only".to_owned();
+                return Err(Failure::Usage(text));
+            }
+        }
+        let mut step = Step::default();
+        for (queue, body) in pairs {
+            let body = body.read().await?;
+            if body.len() as u64 > MESSAGE_BYTES_MAX {
+                return Err(too_large("the body"));
+            }
+            step.add(&queue, SendEntry::new(body))?;
+        }
+        step.run(session, vec![verbs::Delete { queue: self.queue, receipts }], records).await
+    }
+}
+
+/// A queue and a body, as `--and-send` has them.
+fn message_to_send(pair: &[OsString]) -> Result<(QueueName, Body), Failure> {
+    let [queue, body] = pair else {
+        return Err(Failure::Usage("--and-send needs a QUEUE and a BODY".to_owned()));
+    };
+    let queue = QueueName::new(queue.to_string_lossy());
+    let queue = queue.map_err(|error| Failure::Usage(format!("--and-send: {error}")))?;
+    let body = if body == "-" {
+        Body::Read(Source::Stdin)
+    } else {
+        Body::Given(Bytes::copy_from_slice(body.as_bytes()))
+    };
+    Ok((queue, body))
 }
 
 struct Deleting<'a> {

@@ -1,24 +1,16 @@
 //! `qctl drop`.
 
-use std::io::IsTerminal;
-use std::time::Duration;
-
 use clap::Args;
 use qd_protocol::verbs::{self, Describe};
 use qd_protocol::{ErrorCode, QueueName};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::stdio::stdin;
-
+use super::confirm::{confirm, held, may_ask};
 use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Out, Record, Value, tell};
-use crate::session::{Session, StdinUse};
+use crate::session::Session;
 
 /// Of the record.
 pub const FIELDS: [&str; 3] = ["queue", "dropped", "messages"];
-
-/// How often a question looks for its answer.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Remove queues and all their messages
 ///
@@ -49,7 +41,7 @@ enum Outcome {
 impl Drop {
     /// Drops the queues in order; the status is that of the first that failed.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        let may_ask = std::io::stdin().is_terminal() && session.stdin != StdinUse::Script;
+        let may_ask = may_ask(session);
         let many = self.queues.len() > 1;
         let mut deeds = Deeds::new(&session.out, many, &FIELDS)?;
         if !self.yes && !self.if_empty && !may_ask {
@@ -111,7 +103,9 @@ impl Drop {
                 if !may_ask {
                     return Err(needs_yes(queue, held));
                 }
-                confirm(queue, &refusal.text).await?;
+                let question =
+                    format!("{}; type the queue's name to drop it with them", refusal.text);
+                confirm(queue, &question, "dropped").await?;
                 session.call(drop(false)).await
             }
             other => other,
@@ -122,10 +116,6 @@ impl Drop {
             Err(failure) => Err(failure),
         }
     }
-}
-
-fn held(statistics: &qd_protocol::Statistics) -> u64 {
-    statistics.ready + statistics.delayed + statistics.leased
 }
 
 fn is_missing(failure: &Failure) -> bool {
@@ -142,34 +132,6 @@ fn needs_yes(queue: &QueueName, held: u64) -> Failure {
         "queue \"{queue}\" holds {held}; nothing was dropped (--yes drops it with them)"
     ))
     .of(queue)
-}
-
-/// True when a read of standard input does not wait.
-fn line_is_there() -> bool {
-    let mut ask = [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut ask, Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-/// Asks for the queue's name on the terminal.
-async fn confirm(queue: &QueueName, text: &str) -> Result<(), Failure> {
-    eprint!("{text}; type the queue's name to drop it with them: ");
-    // Read only once a line is there: a thread left in the read by Ctrl-C would take the next
-    // command away from the prompt.
-    while !line_is_there() {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    let mut line = String::new();
-    std::io::stdin()
-        .read_line(&mut line)
-        .map_err(|error| Failure::Io(format!("cannot read the answer: {error}")))?;
-    if line.trim() == queue.as_str() {
-        return Ok(());
-    }
-    let refusal = ErrorCode::QueueNotEmpty
-        .refuse(format!("queue \"{queue}\" was not dropped"))
-        .with_queue(queue.as_str());
-    Err(refusal.into())
 }
 
 fn say(

@@ -40,12 +40,20 @@ impl Info {
             fields.push(out, &field)?;
         }
         fields.finish(out)?;
-        if let Some(warning) = blocked(&queue).filter(|_| out.is_table()) {
-            out.line(&warning)?;
+        if out.is_table() {
+            for warning in [paused(&queue), blocked(&queue)].into_iter().flatten() {
+                out.line(&warning)?;
+            }
             out.flush()?;
         }
         Ok(Exit::Done)
     }
+}
+
+/// What a person should know who wonders why nothing is received.
+fn paused(queue: &QueueDescription) -> Option<String> {
+    let text = || format!("deliveries are paused; they go on with: qctl resume {}", queue.name);
+    queue.attributes.paused.then(text)
 }
 
 /// What a person should know about dead letters that cannot go where they should.
@@ -77,7 +85,9 @@ mod tests {
             attributes: Attributes::default(),
             statistics: Statistics::default(),
         };
-        assert_eq!(blocked(&queue), None);
+        assert_eq!((blocked(&queue), paused(&queue)), (None, None));
+        queue.attributes.paused = true;
+        assert!(paused(&queue).unwrap().ends_with("qctl resume jobs"));
         queue.statistics.dead_letter_blocked = 1;
         let text = "1 message waits because the dead-letter queue \"jobs.dead\" is missing or full; \
                     it is tried again every minute";

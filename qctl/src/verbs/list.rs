@@ -19,7 +19,8 @@ pub struct List {
     pattern: Option<String>,
 }
 
-fn pattern(text: &str) -> Result<String, String> {
+/// Reads a pattern of names.
+pub fn pattern(text: &str) -> Result<String, String> {
     if text.len() > PATTERN_BYTES_MAX {
         return Err(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes, not {}", text.len()));
     }
@@ -32,21 +33,43 @@ impl List {
     /// Shows the queues, page by page.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let mut records = Records::new(&session.out, true, &columns(), &["name"], TABLE)?;
-        let mut after: Option<QueueName> = None;
-        loop {
-            let list =
-                verbs::List { pattern: self.pattern.clone(), after: after.take(), limit: PAGE_MAX };
-            let page = session.call(list).await?;
-            for queue in &page.queues {
+        let mut pages = Pages::new(self.pattern);
+        while let Some(queues) = pages.next(session).await? {
+            for queue in &queues {
                 records.push(&mut session.out, &record(queue))?;
-            }
-            after = page.queues.last().map(|queue| queue.name.clone());
-            if !page.more || after.is_none() {
-                break;
             }
         }
         records.finish(&mut session.out)?;
         Ok(Exit::Done)
+    }
+}
+
+/// The queues that match a pattern, in the order of their names.
+pub struct Pages {
+    pattern: Option<String>,
+    after: Option<QueueName>,
+    more: bool,
+}
+
+impl Pages {
+    /// From the first one on.
+    pub fn new(pattern: Option<String>) -> Self {
+        Self { pattern, after: None, more: true }
+    }
+
+    /// The next ones; `None` behind the last.
+    pub async fn next(
+        &mut self,
+        session: &mut Session,
+    ) -> Result<Option<Vec<QueueDescription>>, Failure> {
+        if !self.more {
+            return Ok(None);
+        }
+        let (pattern, after) = (self.pattern.clone(), self.after.take());
+        let page = session.call(verbs::List { pattern, after, limit: PAGE_MAX }).await?;
+        self.after = page.queues.last().map(|queue| queue.name.clone());
+        self.more = page.more && self.after.is_some();
+        Ok(Some(page.queues))
     }
 }
 
@@ -74,14 +97,16 @@ pub fn record(queue: &QueueDescription) -> Record {
         };
         record.push((name, value));
     }
-    for (name, value) in queue.statistics.values() {
-        let value = match name {
-            "bytes" => Value::Bytes(value),
-            _ => Value::Count(value),
-        };
-        record.push((name.to_owned(), value));
-    }
+    record.extend(counters(&queue.statistics));
     record
+}
+
+/// Its counters.
+pub fn counters(statistics: &Statistics) -> impl Iterator<Item = (String, Value)> {
+    statistics.values().into_iter().map(|(name, value)| {
+        let value = if name == "bytes" { Value::Bytes(value) } else { Value::Count(value) };
+        (name.to_owned(), value)
+    })
 }
 
 /// The names of a queue's fields.
@@ -116,6 +141,9 @@ mod tests {
             "dead_letter_overflow",
             "retry_delay_ms",
             "overflow",
+            "ordered",
+            "dedup_window_ms",
+            "paused",
             "ready",
             "delayed",
             "leased",
@@ -129,6 +157,7 @@ mod tests {
             "dead_lettered",
             "dead_letter_blocked",
             "redriven",
+            "duplicates",
         ] {
             assert!(columns.iter().any(|column| column == name), "{name}");
         }

@@ -3,14 +3,21 @@
 mod attributes;
 mod by_id;
 pub mod completions;
+mod confirm;
 pub mod create;
 pub mod delete;
 pub mod drop;
+mod envelope;
 pub mod extend;
+mod headers;
 pub mod held;
 pub mod info;
 pub mod list;
+mod paged;
+pub mod pause;
+pub mod peek;
 pub mod ping;
+pub mod purge;
 pub mod receive;
 pub mod redrive;
 pub mod reject;
@@ -18,23 +25,26 @@ pub mod release;
 pub mod reschedule;
 mod seen;
 pub mod send;
+mod send_atomic;
+mod send_input;
 mod send_stream;
 pub mod server;
 mod settle;
+pub mod stats;
 pub mod update;
 mod when;
 
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
-use crate::output::MESSAGE_FIELDS;
+use crate::output::{PEEKED_FIELDS, RECEIVED_FIELDS};
 use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
     match verb {
         // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
-        // it holds, a redrive says how far it got.
-        Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) => {
+        // it holds, a redrive and a purge say how far they got.
+        Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) | Verb::Purge(_) => {
             return dispatch(verb, session).await;
         }
         _ => {}
@@ -51,7 +61,11 @@ pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
 pub fn columns(verb: &str) -> Vec<String> {
     let fields: &[&str] = match verb {
         "list" | "info" => return list::columns(),
-        "receive" => &MESSAGE_FIELDS,
+        "stats" => return stats::columns(),
+        "receive" => &RECEIVED_FIELDS,
+        "peek" => &PEEKED_FIELDS,
+        "purge" => &purge::FIELDS,
+        "pause" | "resume" => &pause::FIELDS,
         "create" => &create::FIELDS,
         "update" => &update::FIELDS,
         "send" => &send::FIELDS,
@@ -80,10 +94,15 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Reject(verb) => verb.run(session).await,
         Verb::Reschedule(verb) => verb.run(session).await,
         Verb::Redrive(verb) => verb.run(session).await,
+        Verb::Peek(verb) => verb.run(session).await,
+        Verb::Purge(verb) => verb.run(session).await,
+        Verb::Pause(verb) => verb.run(session).await,
+        Verb::Resume(verb) => verb.run(session).await,
         Verb::Update(verb) => verb.run(session).await,
         Verb::Drop(verb) => verb.run(session).await,
         Verb::List(verb) => verb.run(session).await,
         Verb::Info(verb) => verb.run(session).await,
+        Verb::Stats(verb) => verb.run(session).await,
         Verb::Ping(verb) => verb.run(session).await,
         Verb::Server(verb) => verb.run(session).await,
         Verb::Bench(verb) => verb.run(session).await,

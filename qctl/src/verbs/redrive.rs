@@ -3,28 +3,24 @@
 //! Always true here: each request is carried out as a whole or not at all, and what is told to be
 //! moved was answered to be moved. So a redrive may be ended at any time, and started again.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
 use qd_protocol::verbs::redrive::{REDRIVE_HEADERS_MAX, REDRIVE_MAX};
 use qd_protocol::verbs::{self, Redriven};
-use qd_protocol::{HEADERS_BYTES_MAX, Headers, QueueName, Refusal};
-use tokio::time::{Instant, sleep_until, timeout};
+use qd_protocol::{Headers, QueueName, Refusal};
+use tokio::time::{Instant, sleep_until};
 
-use super::send::parse_header;
+use super::confirm::messages;
+use super::headers::{check_headers_asked, parse_header};
+use super::paged::{Progress, ask};
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, Record, Records, Value, tell};
 use crate::session::Session;
 use crate::units;
 
-/// How long the answer to a request that is under way is waited for after a signal: less than the
-/// time that is left until the process ends.
-const ANSWER_AFTER_STOP: Duration = Duration::from_millis(400);
 /// Requests a second with --rate, where that many messages are moved in it.
 const PACES: u64 = 10;
-/// A redrive that takes longer than this shows on a terminal how far it got.
-const QUICK: Duration = Duration::from_secs(1);
 
 /// Of the record.
 pub const FIELDS: [&str; 5] = ["queue", "to", "moved", "skipped", "dry_run"];
@@ -72,7 +68,7 @@ impl Redrive {
         let known = FIELDS.map(str::to_owned);
         let records = Records::new(&session.out, false, &known, &["moved"], &FIELDS)?;
         let mut total = Total::default();
-        let mut progress = Progress { start: Instant::now(), shown: false };
+        let mut progress = Progress::new();
         let result = self.all(session, &mut total, &mut progress).await;
         progress.clear();
         if let Err(failure) = result {
@@ -87,17 +83,11 @@ impl Redrive {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        let usage = |text: String| Err(Failure::Usage(text));
         if self.to.as_ref() == Some(&self.queue) {
-            return usage(format!("--to {} is the queue that the messages are in", self.queue));
+            let text = format!("--to {} is the queue that the messages are in", self.queue);
+            return Err(Failure::Usage(text));
         }
-        if self.header.len() > REDRIVE_HEADERS_MAX {
-            return usage(format!("at most {REDRIVE_HEADERS_MAX} headers can be asked for"));
-        }
-        if self.headers().size() > HEADERS_BYTES_MAX {
-            return usage(format!("headers have at most {HEADERS_BYTES_MAX} bytes in all"));
-        }
-        Ok(())
+        check_headers_asked(&self.header, REDRIVE_HEADERS_MAX)
     }
 
     fn headers(&self) -> Headers {
@@ -122,8 +112,10 @@ impl Redrive {
                 headers: self.headers(),
                 dry_run: self.dry_run,
             };
-            let redriven = ask(session, redrive, total).await?;
-            progress.show(total.moved, self.dry_run);
+            total.unanswered = true;
+            let redriven = ask(session, redrive, |answer| total.take(answer)).await?;
+            let verb = if self.dry_run { "counted" } else { "moved" };
+            progress.show(|| format!("{} {verb}", messages(total.moved)));
             if !redriven.more || self.max.is_some_and(|max| total.moved >= max) {
                 return Ok(());
             }
@@ -132,7 +124,7 @@ impl Redrive {
                 return Err(Failure::Protocol(text));
             }
             (after, through) = (redriven.last, redriven.through);
-            self.pace(session, total, progress.start).await?;
+            self.pace(session, total, progress.start()).await?;
         }
     }
 
@@ -190,31 +182,6 @@ impl Redrive {
     }
 }
 
-/// One request. A signal lets it be answered first, so that its messages are counted.
-async fn ask(
-    session: &mut Session,
-    redrive: verbs::Redrive,
-    total: &mut Total,
-) -> Result<Redriven, Failure> {
-    let stop = session.stop.clone();
-    total.unanswered = true;
-    let mut call = std::pin::pin!(session.call(redrive));
-    let (answer, stopped) = tokio::select! {
-        biased;
-        answer = &mut call => (Some(answer), None),
-        failure = stop.stopped() => {
-            (timeout(ANSWER_AFTER_STOP, call).await.ok(), Some(failure))
-        }
-    };
-    let answer = answer.map(|answer| total.take(answer));
-    match (stopped, answer) {
-        (None, Some(answer)) => answer,
-        (Some(failure), _) => Err(failure),
-        // Only a stop leaves the request without an answer.
-        (None, None) => Err(Failure::Internal("a redrive has no answer".to_owned())),
-    }
-}
-
 impl Total {
     /// Counts an answer.
     fn take(&mut self, answer: Result<Redriven, Failure>) -> Result<Redriven, Failure> {
@@ -251,33 +218,6 @@ impl Total {
             None => eprintln!("qctl: {text}"),
         }
     }
-}
-
-/// How far it got, for a person who waits.
-struct Progress {
-    start: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    fn show(&mut self, moved: u64, dry_run: bool) {
-        if self.start.elapsed() > QUICK && std::io::stderr().is_terminal() {
-            let verb = if dry_run { "counted" } else { "moved" };
-            eprint!("\r{} {verb}", messages(moved));
-            self.shown = true;
-        }
-    }
-
-    /// Leaves the line empty again.
-    fn clear(&self) {
-        if self.shown {
-            eprint!("\r\u{1b}[K");
-        }
-    }
-}
-
-fn messages(count: u64) -> String {
-    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
 #[cfg(test)]

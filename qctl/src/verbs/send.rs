@@ -6,10 +6,14 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use qd_protocol::verbs::{self, Due, SendEntry};
+use qd_protocol::message::{Properties, TEXT_BYTES_MAX};
+use qd_protocol::verbs::{self, Due, SendEntry, Stored};
 use qd_protocol::{HEADERS_BYTES_MAX, Headers, QueueName};
 
 use super::attributes::check_seen;
+use super::headers::parse_header;
+use super::send_atomic;
+use super::send_input::{Body, Common, Form};
 use super::send_stream::{self, BATCH_BYTES, BATCH_ENTRIES};
 use super::when::When;
 use crate::exit::{Exit, Failure};
@@ -19,14 +23,15 @@ use crate::session::Session;
 use crate::{time, units};
 
 /// Of the records.
-pub const FIELDS: [&str; 2] = ["queue", "id"];
+pub const FIELDS: [&str; 3] = ["queue", "id", "duplicate"];
 
 /// How far the server's clock may be from ours.
 const CLOCKS_APART_MS: u64 = 60_000;
 
 /// Add messages to a queue
 ///
-/// Without BODY and -f, standard input is one message. Prints one id a line.
+/// Without BODY and -f, standard input is one message. Prints one id a line; that of a duplicate is
+/// the id of the message that was there before.
 #[derive(Debug, Clone, Args)]
 pub struct Send {
     /// The queue
@@ -34,15 +39,18 @@ pub struct Send {
     /// Bodies, one message each; - is standard input
     #[arg(allow_negative_numbers = true)]
     body: Vec<OsString>,
-    /// A file whose content is one message (with --lines or --null: many)
+    /// A file whose content is one message (with --lines, --null or --jsonl: many)
     #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
     /// One message a line, without the newline
-    #[arg(long, conflicts_with = "null")]
+    #[arg(long, conflicts_with_all = ["null", "jsonl"])]
     lines: bool,
     /// One message up to each NUL
-    #[arg(long)]
+    #[arg(long, conflicts_with = "jsonl")]
     null: bool,
+    /// One message a line, as a JSON object with its body and what belongs to it: see qctl(1)
+    #[arg(long)]
+    jsonl: bool,
     /// A header of every message
     #[arg(short = 'H', long, value_name = "K=V", value_parser = parse_header)]
     header: Vec<(String, String)>,
@@ -51,33 +59,32 @@ pub struct Send {
     /// Removed after this long, whether it was received or not; at most 36500d
     #[arg(long, value_name = "D", value_parser = units::ttl_ms)]
     ttl: Option<u64>,
+    /// 0 to 255; messages with a higher one are delivered first [default: 0]
+    #[arg(long, value_name = "N", value_parser = units::whole::<u8>(0, 255))]
+    priority: Option<u8>,
+    /// Their group, at most 128 bytes: groups take turns, and an ordered queue keeps the order in each
+    #[arg(long, value_name = "G", value_parser = group, allow_negative_numbers = true)]
+    group: Option<String>,
+    /// What marks the message, when it is sent once more, as the same one; at most 128 bytes
+    #[arg(long, value_name = "ID", value_parser = dedup_id)]
+    dedup_id: Option<String>,
+    /// It is a duplicate while one with its dedup id is in the queue, however long that is
+    #[arg(long)]
+    unique: bool,
+    /// All messages in one step, or none of them; at most 10,000
+    #[arg(long)]
+    atomic: bool,
 }
 
-/// What is the same for every message of a command.
-#[derive(Debug, Clone)]
-pub struct Common {
-    headers: Headers,
-    due: Option<Due>,
-    ttl_ms: Option<u64>,
-}
-
-impl Common {
-    /// A message with this body.
-    pub fn entry(&self, body: Bytes) -> SendEntry {
-        let mut entry = SendEntry::new(body);
-        if !self.headers.0.is_empty() {
-            entry.headers = self.headers.clone();
-        }
-        entry.due = self.due;
-        entry.ttl_ms = self.ttl_ms;
-        entry
+fn group(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=TEXT_BYTES_MAX => Ok(text.to_owned()),
+        bytes => Err(format!("it has {bytes} bytes; at most {TEXT_BYTES_MAX}")),
     }
 }
 
-/// Where one body comes from.
-enum Body {
-    Given(Bytes),
-    Read(Source),
+fn dedup_id(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { group(text) }
 }
 
 impl Send {
@@ -87,16 +94,22 @@ impl Send {
         if let (Some(due), Some(ttl_ms)) = (due, self.ttl) {
             check_due(due, ttl_ms, time::now_ms()).map_err(|failure| failure.of(&self.queue))?;
         }
-        let common = Common { headers: self.headers()?, due, ttl_ms: self.ttl };
+        let form = self.form();
+        self.check_dedup_id(form)?;
+        let common = self.common(due)?;
         // A column of ids needs no name.
-        session.out.header = false;
-        if self.lines || self.null {
+        if !common.may_repeat() && form != Some(Form::Jsonl) {
+            session.out.header = false;
+        }
+        if let Some(form) = form {
             let sources = self.sources()?;
             if sources.contains(&Source::Stdin) {
                 session.stdin.refuse_unless_free()?;
             }
-            let terminator = if self.null { 0 } else { b'\n' };
-            return send_stream::run(session, self.queue, common, sources, terminator).await;
+            if self.atomic {
+                return send_atomic::stream(session, &self.queue, &common, sources, form).await;
+            }
+            return send_stream::run(session, self.queue, common, sources, form).await;
         }
         let bodies = self.bodies();
         let stdin = |body: &Body| matches!(body, Body::Read(Source::Stdin));
@@ -108,7 +121,42 @@ impl Send {
         if stdins > 0 {
             session.stdin.refuse_unless_free()?;
         }
+        if self.atomic {
+            return send_atomic::bodies(session, &self.queue, &common, bodies).await;
+        }
         send_bodies(session, &self.queue, &common, bodies).await
+    }
+
+    fn form(&self) -> Option<Form> {
+        let forms = [(self.lines, Form::Lines), (self.null, Form::Null), (self.jsonl, Form::Jsonl)];
+        forms.into_iter().find_map(|(given, form)| given.then_some(form))
+    }
+
+    /// Refuses one dedup id for several messages: all but one of them would be duplicates.
+    fn check_dedup_id(&self, form: Option<Form>) -> Result<(), Failure> {
+        let several = form.is_some() || self.body.len() + self.file.len() > 1;
+        let text = match (self.dedup_id.is_some(), self.unique) {
+            (true, _) if several => {
+                "--dedup-id is for one message: of several with the same id all but one would be \
+                 duplicates; use --jsonl with a \"dedup_id\" in each line"
+            }
+            (false, true) if self.jsonl => {
+                "--unique goes with --dedup-id; with --jsonl a line has \"dedup_id\" and \"unique\""
+            }
+            (false, true) => "--unique needs --dedup-id",
+            _ => return Ok(()),
+        };
+        Err(Failure::Usage(text.to_owned()).of(&self.queue))
+    }
+
+    fn common(&self, due: Option<Due>) -> Result<Common, Failure> {
+        let properties = Properties {
+            priority: self.priority.unwrap_or(0),
+            group: self.group.clone().unwrap_or_default(),
+            dedup_id: self.dedup_id.clone(),
+        };
+        let (headers, ttl_ms, unique) = (self.headers()?, self.ttl, self.unique);
+        Ok(Common { headers, due, ttl_ms, properties, unique })
     }
 
     fn headers(&self) -> Result<Headers, Failure> {
@@ -120,11 +168,11 @@ impl Send {
         Ok(headers)
     }
 
-    /// What `--lines` and `--null` read.
+    /// What `--lines`, `--null` and `--jsonl` read.
     fn sources(&self) -> Result<Vec<Source>, Failure> {
         let stdin_only = self.body.is_empty() || self.body == [OsStr::new("-")];
         if !stdin_only {
-            let text = "--lines and --null read standard input or -f FILE, not BODY";
+            let text = "--lines, --null and --jsonl read standard input or -f FILE, not BODY";
             return Err(Failure::Usage(text.to_owned()));
         }
         let mut sources: Vec<Source> = self.file.iter().cloned().map(Source::from_path).collect();
@@ -177,19 +225,17 @@ async fn send_bodies(
     bodies: Vec<Body>,
 ) -> Result<Exit, Failure> {
     let count = bodies.len();
-    let mut report = Report::new(&session.out, queue, count)?;
+    let records = id_records(&session.out, count > 1, common.may_repeat())?;
+    let mut report = Report::new(records, queue, count);
     let mut bodies = bodies.into_iter().peekable();
     while bodies.peek().is_some() {
         let mut entries: Vec<SendEntry> = Vec::new();
         let mut bytes = 0;
         while entries.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
             let Some(body) = bodies.next() else { break };
-            let body = match body {
-                Body::Given(bytes) => bytes,
-                Body::Read(source) => match source.read_body().await {
-                    Ok(body) => body,
-                    Err(failure) => return Err(report.cut_short(failure)),
-                },
+            let body = match body.read().await {
+                Ok(body) => body,
+                Err(failure) => return Err(report.cut_short(failure)),
             };
             let entry = common.entry(body);
             // A frame holds one largest message, not a batch and one.
@@ -232,26 +278,20 @@ struct Report {
 }
 
 impl Report {
-    fn new(out: &Out, queue: &QueueName, count: usize) -> Result<Self, Failure> {
-        Ok(Self {
-            records: id_records(out, count > 1)?,
-            queue: queue.to_string(),
-            count,
-            stored: 0,
-            refused: 0,
-            first_refusal: None,
-        })
+    fn new(records: Records, queue: &QueueName, count: usize) -> Self {
+        let queue = queue.to_string();
+        Self { records, queue, count, stored: 0, refused: 0, first_refusal: None }
     }
 
     fn entry(
         &mut self,
         out: &mut Out,
-        result: Result<u64, &qd_protocol::Refusal>,
+        result: Result<Stored, &qd_protocol::Refusal>,
     ) -> Result<(), Failure> {
         let refusal = match result {
-            Ok(id) => {
+            Ok(stored) => {
                 self.stored += 1;
-                return self.records.push(out, &id_record(&self.queue, id));
+                return self.records.push(out, &id_record(&self.queue, stored));
             }
             Err(refusal) => refusal,
         };
@@ -285,26 +325,19 @@ impl Report {
     }
 }
 
-/// Writes ids.
-pub fn id_records(out: &Out, many: bool) -> Result<Records, Failure> {
-    Records::new(out, many, &FIELDS.map(str::to_owned), &["id"], &["id"])
+/// Writes ids; where one may be that of a duplicate a table says which are.
+pub fn id_records(out: &Out, many: bool, may_repeat: bool) -> Result<Records, Failure> {
+    let table: &[&str] = if may_repeat { &["id", "duplicate"] } else { &["id"] };
+    Records::new(out, many, &FIELDS.map(str::to_owned), &["id"], table)
 }
 
 /// The id of a message that is on disk.
-pub fn id_record(queue: &str, id: u64) -> Record {
+pub fn id_record(queue: &str, stored: Stored) -> Record {
     vec![
         ("queue".to_owned(), Value::Text(queue.to_owned())),
-        ("id".to_owned(), Value::Text(id.to_string())),
+        ("id".to_owned(), Value::Text(stored.id.to_string())),
+        ("duplicate".to_owned(), Value::Flag(stored.duplicate)),
     ]
-}
-
-/// Reads a header: `KEY=VALUE`.
-pub fn parse_header(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        None => Err("expected KEY=VALUE".to_owned()),
-        Some(("", _)) => Err("the key is empty".to_owned()),
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-    }
 }
 
 #[cfg(test)]
@@ -336,29 +369,25 @@ mod tests {
     }
 
     #[test]
-    fn headers_keep_everything_behind_the_first_equals_sign() {
-        assert_eq!(parse_header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
-        assert_eq!(parse_header("a="), Ok(("a".to_owned(), String::new())));
-        assert!(parse_header("=b").is_err());
-        assert!(parse_header("ab").is_err());
-    }
-
-    #[test]
     fn some_refused_is_the_negative_answer_and_all_refused_the_cause() {
         let full = qd_protocol::ErrorCode::QueueFull.refuse("full");
         let queue = QueueName::new("q").unwrap();
         let mut out = Out::captured(crate::args::Format::Plain);
-        let mut report = Report::new(&out, &queue, 2).unwrap();
-        report.entry(&mut out, Ok(1)).unwrap();
-        report.entry(&mut out, Err(&full)).unwrap();
-        assert_eq!(report.finish(&mut out).unwrap(), Exit::Negative);
+        let stored = Stored { id: 1, duplicate: false };
+        let report = |out: &Out, count| {
+            Report::new(id_records(out, count > 1, false).unwrap(), &queue, count)
+        };
+        let mut some = report(&out, 2);
+        some.entry(&mut out, Ok(stored)).unwrap();
+        some.entry(&mut out, Err(&full)).unwrap();
+        assert_eq!(some.finish(&mut out).unwrap(), Exit::Negative);
         assert_eq!(out.text(), "1\n");
-        let mut report = Report::new(&out, &queue, 2).unwrap();
-        report.entry(&mut out, Err(&full)).unwrap();
-        report.entry(&mut out, Err(&full)).unwrap();
-        assert_eq!(report.finish(&mut out).unwrap(), Exit::TryAgain);
-        let mut report = Report::new(&out, &queue, 1).unwrap();
-        report.entry(&mut out, Err(&full)).unwrap();
-        assert_eq!(report.finish(&mut out).unwrap_err().exit(), Exit::TryAgain);
+        let mut none = report(&out, 2);
+        none.entry(&mut out, Err(&full)).unwrap();
+        none.entry(&mut out, Err(&full)).unwrap();
+        assert_eq!(none.finish(&mut out).unwrap(), Exit::TryAgain);
+        let mut only = report(&out, 1);
+        only.entry(&mut out, Err(&full)).unwrap();
+        assert_eq!(only.finish(&mut out).unwrap_err().exit(), Exit::TryAgain);
     }
 }

@@ -1,4 +1,4 @@
-//! `qctl send --lines` and `--null`: a stream of any size in constant memory.
+//! `qctl send --lines`, `--null` and `--jsonl`: a stream of any size in constant memory.
 //!
 //! Always true here: requests leave in the order of the input, at most [`WINDOW`] of them are
 //! unanswered, and the ids printed are those of the first input records without a gap. What has
@@ -6,11 +6,13 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use qd_protocol::client::Pending;
 use qd_protocol::verbs::{self, SendEntry, Sent};
-use qd_protocol::{Client, MESSAGE_BYTES_MAX, QueueName};
+use qd_protocol::{Client, QueueName};
 
-use super::send::{Common, id_record, id_records};
+use super::send::{id_record, id_records};
+use super::send_input::{Common, Form};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::input::{Ready, Records as Input, Source};
@@ -33,6 +35,7 @@ struct Stream {
     client: Client,
     queue: QueueName,
     common: Common,
+    form: Form,
     input: Input,
     batch: Vec<SendEntry>,
     batch_bytes: usize,
@@ -50,9 +53,37 @@ struct Progress {
     /// Only ids, the fast way.
     bare: bool,
     confirmed: u64,
+    lines: Lines,
     /// Confirmed behind the first one that was not.
     confirmed_later: u64,
     failure: Option<Failure>,
+}
+
+/// Which input line is the first that is not confirmed.
+#[derive(Debug)]
+struct Lines {
+    next: u64,
+    /// Those behind it that are no messages.
+    empty: VecDeque<u64>,
+}
+
+impl Lines {
+    fn empty(&mut self, line: u64) {
+        self.empty.push_back(line);
+        self.pass_over();
+    }
+
+    fn confirm(&mut self) {
+        self.next += 1;
+        self.pass_over();
+    }
+
+    fn pass_over(&mut self) {
+        while self.empty.front() == Some(&self.next) {
+            self.empty.pop_front();
+            self.next += 1;
+        }
+    }
 }
 
 /// Sends every record of `sources`.
@@ -61,15 +92,16 @@ pub async fn run(
     queue: QueueName,
     common: Common,
     sources: Vec<Source>,
-    terminator: u8,
+    form: Form,
 ) -> Result<Exit, Failure> {
-    let progress = Progress::new(&session.out, &queue)?;
+    let progress = Progress::new(&session.out, &queue, form == Form::Jsonl)?;
     let client = session.client().await?;
-    let input = Input::start(sources, terminator, MESSAGE_BYTES_MAX)?;
+    let input = Input::start(sources, form.terminator(), form.record_bytes_max())?;
     let mut stream = Stream {
         client,
         queue,
         common,
+        form,
         input,
         batch: Vec::new(),
         batch_bytes: 0,
@@ -146,7 +178,10 @@ impl Stream {
             }
             match self.input.ready()? {
                 Ready::Record(record) => {
-                    let entry = self.common.entry(record);
+                    let Some(entry) = self.entry(&record)? else {
+                        self.progress.lines.empty(self.input.count);
+                        continue;
+                    };
                     let bytes = entry.encoded_bytes();
                     // One frame holds one largest message, not a batch and one.
                     if bytes > BATCH_BYTES && !self.batch.is_empty() {
@@ -158,6 +193,20 @@ impl Stream {
                 }
                 other => return Ok(other),
             }
+        }
+    }
+
+    /// The message of a record; of an empty line of JSON none.
+    fn entry(&self, record: &Bytes) -> Result<Option<SendEntry>, Failure> {
+        let Some(read) = self.form.read(record, &self.common)? else {
+            return Ok(None);
+        };
+        match read.queue {
+            Some(queue) if queue != self.queue => Err(Failure::BadInput(format!(
+                "the line is for queue \"{queue}\", not \"{}\": only --atomic sends to several",
+                self.queue
+            ))),
+            _ => Ok(Some(read.entry)),
         }
     }
 
@@ -197,12 +246,13 @@ async fn first(window: &mut VecDeque<Answer>) -> Result<Sent, Failure> {
 }
 
 impl Progress {
-    fn new(out: &Out, queue: &QueueName) -> Result<Self, Failure> {
+    fn new(out: &Out, queue: &QueueName, may_repeat: bool) -> Result<Self, Failure> {
         Ok(Self {
-            records: id_records(out, true)?,
+            records: id_records(out, true, may_repeat)?,
             queue: queue.to_string(),
             bare: out.format == Format::Plain && out.columns.is_empty(),
             confirmed: 0,
+            lines: Lines { next: 1, empty: VecDeque::new() },
             confirmed_later: 0,
             failure: None,
         })
@@ -219,12 +269,13 @@ impl Progress {
         for result in sent.entries() {
             match result {
                 Ok(_) if self.failure.is_some() => self.confirmed_later += 1,
-                Ok(id) => {
+                Ok(stored) => {
                     self.confirmed += 1;
+                    self.lines.confirm();
                     if self.bare {
-                        out.line(&id.to_string())?;
+                        out.line(&stored.id.to_string())?;
                     } else {
-                        self.records.push(out, &id_record(&self.queue, id))?;
+                        self.records.push(out, &id_record(&self.queue, stored))?;
                     }
                 }
                 Err(refusal) => {
@@ -247,8 +298,7 @@ impl Progress {
         };
         let mut text = format!(
             "{} messages confirmed, first unconfirmed input line {}",
-            self.confirmed,
-            self.confirmed + 1
+            self.confirmed, self.lines.next
         );
         if self.confirmed_later > 0 {
             text = format!("{text} ({} of later lines were stored too)", self.confirmed_later);
@@ -260,6 +310,19 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_lines_count_as_lines() {
+        let mut lines = Lines { next: 1, empty: VecDeque::new() };
+        lines.empty(1);
+        lines.empty(3);
+        lines.empty(4);
+        assert_eq!(lines.next, 2);
+        lines.confirm();
+        assert_eq!(lines.next, 5);
+        lines.confirm();
+        assert_eq!(lines.next, 6);
+    }
     use qd_protocol::ErrorCode;
     use qd_protocol::verbs::SentRun;
 
@@ -267,12 +330,13 @@ mod tests {
     fn ids_stop_at_the_first_record_that_was_refused() {
         let mut out = Out::captured(Format::Plain);
         let queue = QueueName::new("q").unwrap();
-        let mut progress = Progress::new(&out, &queue).unwrap();
+        let mut progress = Progress::new(&out, &queue, false).unwrap();
         let stored = |first, count| SentRun::Stored { first, count };
         let refused =
             SentRun::Refused { refusal: Box::new(ErrorCode::QueueFull.refuse("full")), count: 2 };
         let first = Sent { runs: vec![stored(5, 2), refused] };
-        let second = Sent { runs: vec![stored(7, 3)] };
+        let again = SentRun::Duplicate { id: 5, count: 1 };
+        let second = Sent { runs: vec![stored(7, 2), again] };
         progress.answered(&mut out, Ok(first)).unwrap();
         progress.answered(&mut out, Ok(second)).unwrap();
         let failure = progress.finish(&mut out).unwrap_err();

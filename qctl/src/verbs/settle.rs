@@ -8,6 +8,7 @@ use clap::Args;
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 
+use super::envelope::LINE_BYTES_MAX;
 use crate::exit::{Exit, Failure};
 use crate::input::{Ready, Records as Input, Source};
 use crate::output::{Deeds, Record, Value, tell};
@@ -15,8 +16,6 @@ use crate::session::Session;
 
 /// Receipts that one request of a stream settles.
 const BATCH: usize = 1_000;
-/// Longest input line: a message of 16 MiB as JSON with every byte escaped in base64 or `\u0000`.
-const LINE_BYTES_MAX: u64 = 100 << 20;
 
 /// Receipts as they are given to a verb.
 #[derive(Debug, Clone, Args)]

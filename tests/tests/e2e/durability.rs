@@ -331,7 +331,7 @@ async fn produce(
         match client.call(Send { queue: queue(to), entries }).await {
             Ok(sent) => {
                 for (token, id) in tokens.iter().zip(sent.entries()) {
-                    checker.answered(*token, id.unwrap());
+                    checker.answered(*token, id.unwrap().id);
                 }
             }
             Err(error) => {

@@ -27,6 +27,7 @@ pub fn create(name: &str) -> Create {
         queue: queue(name),
         if_exists: IfExists::Compare,
         attributes: AttributeChanges::default(),
+        with: None,
     }
 }
 

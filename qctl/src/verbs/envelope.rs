@@ -52,7 +52,7 @@ pub fn parse(line: &[u8], common: &Common) -> Result<Option<Envelope>, Failure> 
         return Ok(None);
     }
     let value = serde_json::from_slice(line);
-    let Value::Object(fields) = value.map_err(|error| bad(format!("bad JSON: {error}")))? else {
+    let Value::Object(fields) = value.map_err(|error| bad_json(&error))? else {
         return Err(bad("a line is a JSON object with a \"body\""));
     };
     let mut fields: Map<String, Value> =
@@ -77,6 +77,13 @@ pub fn parse(line: &[u8], common: &Common) -> Result<Option<Envelope>, Failure> 
 
 fn bad(text: impl Into<String>) -> Failure {
     Failure::BadInput(text.into())
+}
+
+/// The line's number is the caller's to tell.
+fn bad_json(error: &serde_json::Error) -> Failure {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or_default();
+    bad(format!("bad JSON in column {}: {what}", error.column()))
 }
 
 fn is_known(name: &str) -> bool {

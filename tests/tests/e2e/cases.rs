@@ -16,6 +16,7 @@ macro_rules! cases {
 }
 
 cases! {
+    atomic_send_is_all_or_nothing
     bench_completions_and_help
     bodies_are_never_altered
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
@@ -27,7 +28,10 @@ cases! {
     cycles_of_dead_letter_queues_are_refused
     dead_letter_none_delivers_on_and_on
     dead_letters_that_die_again_move_on
+    dedup_window_takes_a_message_once
+    delayed_message_holds_its_group
     delayed_messages_come_when_they_are_due
+    delete_and_send_in_one_step
     delete_by_id
     drain_takes_everything_and_ends
     drop_asks_for_yes_when_there_are_messages
@@ -37,9 +41,12 @@ cases! {
     errors_as_json
     expired_messages_become_dead_letters
     extend_moves_the_end_of_a_lease
+    failed_message_holds_its_group
     full_dead_letter_queue_blocks_and_is_tried_again
     full_queue_refuses_and_takes_again
+    groups_take_turns
     headers_come_back
+    json_lines_are_messages
     life_of_a_message
     list_and_info
     max_deliveries_moves_to_the_dead_letter_queue
@@ -50,8 +57,13 @@ cases! {
     missing_dead_letter_queue_blocks_and_is_tried_again
     names_are_held_to_the_rule
     no_server
+    ordered_group_is_held_by_one_lease
     output_that_nobody_takes
+    paused_queue_delivers_nothing
+    peek_looks_without_taking
     ping_and_stop
+    priorities_come_first
+    purge_removes_messages
     receipts_from_standard_input
     receipts_of_another_queue_change_nothing
     receipts_that_do_not_hold
@@ -70,8 +82,10 @@ cases! {
     scripts_run_up_to_the_first_failure
     send_takes_messages_from_arguments_input_and_files
     send_to_nowhere
+    stats_shows_counters
     stream_that_is_stopped_tells_where_to_go_on
     time_to_live_removes_a_message
+    unique_message_is_there_once
     update_changes_a_queue_live
     usage_is_2
 }

@@ -59,7 +59,7 @@ pub struct Global {
     /// Which columns, in which order
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', require_equals = false)]
     pub columns: Vec<String>,
-    /// No header above a table
+    /// No header above a table or CSV
     #[arg(long, global = true)]
     pub no_header: bool,
     /// Give up after this time, with status 124
@@ -132,6 +132,8 @@ pub enum Format {
     Json,
     /// One JSON object a line
     Jsonl,
+    /// Values separated by commas, with a header
+    Csv,
 }
 
 /// What to do. The help of a verb is the text of its struct: one here would replace it, the long

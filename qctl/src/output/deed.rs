@@ -3,7 +3,7 @@
 use super::{Out, Record, Records};
 use crate::exit::Failure;
 
-/// Writes what was done: an object in JSON, a sentence in a table, nothing in plain form. With
+/// Writes what was done: an object in JSON, a record in CSV, a sentence in a table, nothing in plain form. With
 /// `--columns` the fields asked for, in every form.
 #[derive(Debug)]
 pub struct Deeds {
@@ -20,7 +20,7 @@ impl Deeds {
     pub fn new(out: &Out, many: bool, known: &[&str]) -> Result<Self, Failure> {
         let known: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
         let records = Records::new(out, many, &known, &[], &[])?;
-        let unasked = out.columns.is_empty() && !out.is_json();
+        let unasked = out.columns.is_empty() && !out.is_complete();
         let sentences = unasked && out.is_table();
         Ok(Self { records, sentences, silent: unasked && !sentences })
     }
@@ -66,6 +66,7 @@ mod tests {
         assert_eq!(written(Out::captured(Format::Plain), &[]), "");
         let object = "{\"queue\":\"jobs\",\"created\":true}\n";
         assert_eq!(written(Out::captured(Format::Json), &[]), object);
+        assert_eq!(written(Out::captured(Format::Csv), &[]), "queue,created\njobs,true\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::record::{checked_columns, new_table, put_table};
 use super::shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
-use super::{Out, escape};
+use super::{Out, csv, escape};
 use crate::args::Format;
 use crate::exit::Failure;
 
@@ -66,7 +66,9 @@ pub struct MessagePrinter {
 impl MessagePrinter {
     /// For messages of this shape.
     pub fn new(out: &Out, shape: Shape) -> Result<Self, Failure> {
-        let columns = if out.columns.is_empty() {
+        let columns = if out.columns.is_empty() && out.format == Format::Csv && !shape.body_only {
+            shape.way.fields()
+        } else if out.columns.is_empty() {
             let before = shape.way.before_body(out.is_table() && !shape.endless);
             let before = before.iter().filter(|_| !shape.body_only);
             before.chain(&["body"]).map(|&name| name.to_owned()).collect()
@@ -104,6 +106,7 @@ impl MessagePrinter {
     pub fn push(&mut self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
         match out.format {
             Format::Json | Format::Jsonl => self.push_json(out, message)?,
+            Format::Csv => self.push_csv(out, message)?,
             Format::Plain => self.push_plain(out, message)?,
             Format::Table if out.raw => self.push_plain(out, message)?,
             Format::Table => self.push_row(out, message)?,
@@ -118,6 +121,9 @@ impl MessagePrinter {
             && self.written > 0
         {
             put_table(out, &table)?;
+        }
+        if out.format == Format::Csv {
+            self.put_csv_header(out)?;
         }
         if out.format == Format::Json && !self.shape.single {
             out.put(if self.written == 0 { b"[]\n" } else { b"]\n" })?;
@@ -148,6 +154,25 @@ impl MessagePrinter {
         } else {
             Ok(())
         }
+    }
+
+    fn push_csv(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
+        self.put_csv_header(out)?;
+        let cells = self.columns.iter().map(|column| match column.as_str() {
+            "body" if out.raw => message.body.bytes.to_vec(),
+            "body" => escape(&message.body.bytes, false).into_bytes(),
+            column => message.field(column).into_bytes(),
+        });
+        let line = csv::line(cells);
+        out.put(&line)
+    }
+
+    /// Before the first message; also where there is none.
+    fn put_csv_header(&self, out: &mut Out) -> Result<(), Failure> {
+        if self.written > 0 || !out.header {
+            return Ok(());
+        }
+        out.put(&csv::line(self.columns.iter().map(String::as_bytes)))
     }
 
     fn push_row(&mut self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
@@ -341,6 +366,20 @@ mod tests {
         assert_eq!(printed(Format::Plain, &columns, State::Ready, 0), "\tready\tg\\n\td\n");
         let none = printed(Format::Json, &["visible_at"], State::Ready, 0);
         assert_eq!(none, "[{\"visible_at\":null}]\n");
+    }
+
+    #[test]
+    fn csv_has_every_field_and_bodies_as_they_are() {
+        let text =
+            printed(Out::captured(Format::Csv), Shape { body_only: false, ..ONE }, &[b"a\n,"]);
+        let receipt = message(b"").receipt.to_string();
+        let header = "queue,id,receipt,body,headers,sent_at,attempt,lease_until,priority,group,dedup_id,dead_letter";
+        let row = format!(
+            "jobs,7,{receipt},\"a\n,\",k=v,1970-01-01T00:00:00.000Z,1,1970-01-01T00:00:30.000Z,0,,,"
+        );
+        assert_eq!(text, format!("{header}\n{row}\n"));
+        assert_eq!(printed(Out::captured(Format::Csv), MANY, &[b"a", b"b"]), "body\na\nb\n");
+        assert_eq!(printed(Out::captured(Format::Csv), MANY, &[]), "body\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Always true here: what [`Out::flush`] has returned from was written to the descriptor; a
 //! reader that went away is [`Failure::ClosedPipe`], which ends quietly.
 
+mod csv;
 mod deed;
 mod escape;
 mod json;
@@ -81,6 +82,11 @@ impl Out {
     /// True for both forms of JSON.
     pub fn is_json(&self) -> bool {
         matches!(self.format, Format::Json | Format::Jsonl)
+    }
+
+    /// True for the forms whose records have all fields, so that a program finds what it looks for.
+    pub fn is_complete(&self) -> bool {
+        self.is_json() || self.format == Format::Csv
     }
 
     /// True when a word of success is welcome.

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, Table};
 
+use super::csv;
 use super::{Object, Out};
 use crate::args::Format;
 use crate::exit::Failure;
@@ -123,7 +124,9 @@ impl Records {
         table: &[&str],
     ) -> Result<Self, Failure> {
         let chosen = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let columns: Vec<String> = if out.columns.is_empty() {
+        let columns: Vec<String> = if out.columns.is_empty() && out.format == Format::Csv {
+            known.to_vec()
+        } else if out.columns.is_empty() {
             chosen(if out.is_table() { table } else { plain })
         } else {
             checked_columns(&out.columns, known)?
@@ -145,6 +148,11 @@ impl Records {
                 let cells: Vec<String> = self.cells(record).map(Value::plain).collect();
                 out.line(&cells.join("\t"))?;
             }
+            Format::Csv => {
+                self.put_csv_header(out)?;
+                let cells = self.cells(record).map(Value::plain);
+                out.put(&csv::line(cells.map(String::into_bytes)))?;
+            }
             Format::Json | Format::Jsonl => {
                 let before = match (self.many && out.format == Format::Json, self.written) {
                     (false, _) => "",
@@ -164,15 +172,26 @@ impl Records {
 
     /// Ends the document and writes it out.
     pub fn finish(self, out: &mut Out) -> Result<(), Failure> {
-        if let Some(table) = self.table
+        if let Some(table) = &self.table
             && self.written > 0
         {
-            put_table(out, &table)?;
+            put_table(out, table)?;
+        }
+        if out.format == Format::Csv {
+            self.put_csv_header(out)?;
         }
         if self.many && out.format == Format::Json {
             out.put(if self.written == 0 { b"[]\n" } else { b"]\n" })?;
         }
         out.flush()
+    }
+
+    /// Before the first record; also where there is none.
+    fn put_csv_header(&self, out: &mut Out) -> Result<(), Failure> {
+        if self.written > 0 || !out.header {
+            return Ok(());
+        }
+        out.put(&csv::line(self.columns.iter().map(String::as_bytes)))
     }
 
     fn cells<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = &'a Value> {
@@ -287,6 +306,20 @@ mod tests {
         assert_eq!(written(Out::captured(Format::Json), true, &[]), "[]\n");
         assert_eq!(written(Out::captured(Format::Jsonl), true, &records), format!("{a}\n{b}\n"));
         assert_eq!(written(Out::captured(Format::Json), false, &records[..1]), format!("{a}\n"));
+    }
+
+    #[test]
+    fn csv_has_every_field_and_a_header() {
+        let records = [record("a,b", 1), record("c", 20)];
+        let rows = "\"a,b\",1,unlimited\nc,20,unlimited\n";
+        let with_header = format!("name,ready,max\n{rows}");
+        assert_eq!(written(Out::captured(Format::Csv), true, &records), with_header);
+        let mut out = Out::captured(Format::Csv);
+        out.header = false;
+        assert_eq!(written(out, true, &records), rows);
+        let mut out = Out::captured(Format::Csv);
+        out.columns = vec!["ready".to_owned()];
+        assert_eq!(written(out, true, &[]), "ready\n");
     }
 
     #[test]

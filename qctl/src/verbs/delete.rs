@@ -68,7 +68,8 @@ impl Delete {
 
     /// Deletes the messages and sends others in one step, or does neither.
     async fn and_send(self, session: &mut Session) -> Result<Exit, Failure> {
-        session.out.header = false;
+        // A column of ids needs no name.
+        session.out.header &= !session.out.is_table();
         let pairs: Vec<(QueueName, Body)> =
             self.and_send.chunks(2).map(message_to_send).collect::<Result<_, _>>()?;
         let records = id_records(&session.out, pairs.len() > 1, false)?;

@@ -271,7 +271,7 @@ mod tests {
             (r#"{"body":"x","priority":-1}"#, "0 to 255"),
             (r#"{"body":"x","priority":"5"}"#, "0 to 255"),
             (r#"{"body":"x","group":5}"#, "not a string"),
-            (r#"{"body":"x","dedup_id":""}"#, "is empty"),
+            (r#"{"body":"x","dedup_id":""}"#, "1 to 128 bytes"),
             (r#"{"body":"x","unique":true}"#, "needs a \"dedup_id\""),
             (r#"{"body":"x","unique":1}"#, "neither true nor false"),
             (r#"{"body":"x","queue":"a/b"}"#, "\"queue\": "),

@@ -22,7 +22,7 @@ impl Info {
         // Unknown columns are told before the server is asked.
         let out = &session.out;
         let mut whole = Records::new(out, false, &list::columns(), &[], &[])?;
-        let by_field = out.columns.is_empty() && !out.is_json();
+        let by_field = out.columns.is_empty() && !out.is_complete();
         let queue = session.call(Describe { queue: self.queue }).await?;
         let out = &mut session.out;
         let record = list::record(&queue);

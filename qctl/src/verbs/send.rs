@@ -98,7 +98,8 @@ impl Send {
         self.check_dedup_id(form)?;
         let common = self.common(due)?;
         // A column of ids needs no name.
-        if !common.may_repeat() && form != Some(Form::Jsonl) {
+        let ids_alone = !common.may_repeat() && form != Some(Form::Jsonl);
+        if ids_alone && session.out.is_table() {
             session.out.header = false;
         }
         if let Some(form) = form {

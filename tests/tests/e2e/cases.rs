@@ -25,6 +25,7 @@ cases! {
     contradictory_flags_of_dead_letters_are_2
     create_compares_only_the_attributes_given
     create_refuses_what_no_queue_may_have
+    csv_has_a_header_and_quotes
     cycles_of_dead_letter_queues_are_refused
     dead_letter_none_delivers_on_and_on
     dead_letters_that_die_again_move_on

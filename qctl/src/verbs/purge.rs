@@ -73,12 +73,8 @@ impl Purge {
         }
         self.report(&mut session.out, records, &total)?;
         if total.skipped > 0 {
-            let (skipped, verb) = if total.skipped == 1 {
-                ("1 message".to_owned(), "is")
-            } else {
-                (messages(total.skipped), "are")
-            };
-            eprintln!("qctl: {skipped} skipped: {verb} leased");
+            let they = if total.skipped == 1 { "it is" } else { "they are" };
+            eprintln!("qctl: {} skipped: {they} leased", messages(total.skipped));
         }
         Ok(Exit::Done)
     }

@@ -337,6 +337,8 @@ mod tests {
         assert_eq!(exit(ErrorCode::MessageLeased), 75);
         assert_eq!(exit(ErrorCode::MessageTooLarge), 65);
         assert_eq!(exit(ErrorCode::NoDeadLetter), 65);
+        assert_eq!(exit(ErrorCode::PriorityOnOrdered), 65);
+        assert_eq!(exit(ErrorCode::QueueNotEmpty), 1);
         assert_eq!(exit(ErrorCode::AttributesConflict), 2);
         assert_eq!(exit(ErrorCode::Internal), 70);
         assert_eq!(exit(ErrorCode::UnknownVerb), 76);

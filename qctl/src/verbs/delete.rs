@@ -87,6 +87,7 @@ impl Delete {
             }
         }
         let mut step = Step::default();
+        step.delete(self.queue, receipts)?;
         for (queue, body) in pairs {
             let body = body.read().await?;
             if body.len() as u64 > MESSAGE_BYTES_MAX {
@@ -94,7 +95,7 @@ impl Delete {
             }
             step.add(&queue, SendEntry::new(body))?;
         }
-        step.run(session, vec![verbs::Delete { queue: self.queue, receipts }], records).await
+        step.run(session, records).await
     }
 }
 

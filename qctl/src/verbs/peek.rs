@@ -28,7 +28,7 @@ pub struct Peek {
     /// Most messages [default: 10]
     #[arg(short = 'n', long = "max", value_name = "N", value_parser = units::whole::<u64>(1, u64::MAX))]
     max: Option<u64>,
-    /// Only messages that are there; of delayed also dead letters whose queue cannot take them
+    /// Only messages in this state; to delayed belong dead letters whose queue cannot take them
     #[arg(long, value_enum, value_name = "STATE")]
     state: Option<State>,
     /// Only messages behind this id

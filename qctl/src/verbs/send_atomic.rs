@@ -2,9 +2,10 @@
 //!
 //! Always true here: nothing is sent before the whole input was read and fits into one request.
 
+use qd_protocol::receipt::RECEIPT_BYTES;
 use qd_protocol::verbs::transact::PARTS_MAX;
 use qd_protocol::verbs::{self, SendEntry, Transact, Transacted};
-use qd_protocol::{BATCH_ENTRIES_MAX, FRAME_BYTES_MAX, QueueName};
+use qd_protocol::{BATCH_ENTRIES_MAX, FRAME_BYTES_MAX, QueueName, Receipt};
 
 use super::send::{id_record, id_records};
 use super::send_input::{Body, Common, Form};
@@ -18,9 +19,10 @@ const REQUEST_BYTES: usize = 64;
 /// Bytes of a queue in a request besides its name.
 const PART_BYTES: usize = 8;
 
-/// The messages of one step.
+/// What is done in one step.
 #[derive(Debug, Default)]
 pub struct Step {
+    deletes: Vec<verbs::Delete>,
     /// One a queue, in the order in which they come first.
     sends: Vec<verbs::Send>,
     /// The queue of each message, in the order of the input.
@@ -31,23 +33,20 @@ pub struct Step {
 impl Step {
     /// Adds a message, if there is room.
     pub fn add(&mut self, queue: &QueueName, entry: SendEntry) -> Result<(), Failure> {
-        let over = |limit: String| Err(Failure::BadInput(format!("one atomic step holds {limit}")));
         if self.order.len() >= BATCH_ENTRIES_MAX as usize {
-            return over(format!("at most {BATCH_ENTRIES_MAX} messages"));
+            return over(&format!("at most {BATCH_ENTRIES_MAX} messages"));
         }
         let known = self.sends.iter().position(|send| send.queue == *queue);
         let at = known.unwrap_or(self.sends.len());
         if at == PARTS_MAX {
-            return over(format!("messages for at most {PARTS_MAX} queues"));
+            return over(&format!("messages for at most {PARTS_MAX} queues"));
         }
         self.bytes += entry.encoded_bytes();
         if known.is_none() {
             self.bytes += PART_BYTES + queue.as_str().len();
             self.sends.push(verbs::Send { queue: queue.clone(), entries: Vec::new() });
         }
-        if self.bytes > FRAME_BYTES_MAX as usize - REQUEST_BYTES {
-            return over(format!("at most {} MiB in all", FRAME_BYTES_MAX >> 20));
-        }
+        self.check_bytes()?;
         if let Some(send) = self.sends.get_mut(at) {
             send.entries.push(entry);
         }
@@ -55,18 +54,30 @@ impl Step {
         Ok(())
     }
 
-    /// Sends all of them, after `deletes`, and writes their ids in the order of the input.
-    pub async fn run(
-        self,
-        session: &mut Session,
-        deletes: Vec<verbs::Delete>,
-        mut records: Records,
-    ) -> Result<Exit, Failure> {
+    /// Adds receipts whose messages are deleted, if there is room.
+    pub fn delete(&mut self, queue: QueueName, receipts: Vec<Receipt>) -> Result<(), Failure> {
+        if receipts.len() > BATCH_ENTRIES_MAX as usize {
+            return over(&format!("at most {BATCH_ENTRIES_MAX} receipts"));
+        }
+        self.bytes += PART_BYTES + queue.as_str().len() + receipts.len() * RECEIPT_BYTES;
+        self.deletes.push(verbs::Delete { queue, receipts });
+        self.check_bytes()
+    }
+
+    fn check_bytes(&self) -> Result<(), Failure> {
+        if self.bytes > FRAME_BYTES_MAX as usize - REQUEST_BYTES {
+            return over(&format!("at most {} MiB in all", FRAME_BYTES_MAX >> 20));
+        }
+        Ok(())
+    }
+
+    /// Does it, and writes the ids of the messages in the order of the input.
+    pub async fn run(self, session: &mut Session, mut records: Records) -> Result<Exit, Failure> {
         let queues: Vec<QueueName> = self.sends.iter().map(|send| send.queue.clone()).collect();
-        let answer = if self.order.is_empty() && deletes.is_empty() {
+        let answer = if self.order.is_empty() && self.deletes.is_empty() {
             Transacted { sent: Vec::new() }
         } else {
-            session.call(Transact { deletes, sends: self.sends }).await?
+            session.call(Transact { deletes: self.deletes, sends: self.sends }).await?
         };
         let mut sent: Vec<_> = answer.sent.iter().map(verbs::Sent::entries).collect();
         for at in self.order {
@@ -80,6 +91,10 @@ impl Step {
         records.finish(&mut session.out)?;
         Ok(Exit::Done)
     }
+}
+
+fn over(limit: &str) -> Result<(), Failure> {
+    Err(Failure::BadInput(format!("one atomic step holds {limit}")))
 }
 
 /// Sends a few bodies.
@@ -98,7 +113,7 @@ pub async fn bodies(
         };
         added.map_err(|failure| failure.after(NOTHING))?;
     }
-    step.run(session, Vec::new(), records).await
+    step.run(session, records).await
 }
 
 /// Sends every record of `sources`.
@@ -114,7 +129,7 @@ pub async fn stream(
     let mut input = Input::start(sources, form.terminator(), form.record_bytes_max())?;
     let step = collect(&mut input, queue, common, form).await;
     let step = step.map_err(|failure| failure.after(NOTHING))?;
-    step.run(session, Vec::new(), records).await
+    step.run(session, records).await
 }
 
 /// How far a step is before its request.
@@ -185,6 +200,10 @@ mod tests {
         assert!(step.add(&name("q5"), SendEntry::new("")).is_ok());
         let added = step.add(&name("other"), SendEntry::new(""));
         assert_eq!(text(added), "one atomic step holds messages for at most 64 queues");
+        let receipt = Receipt { queue: 1, lease: 2, id: 3, secret: 4 };
+        assert!(step.delete(name("a"), vec![receipt; 10_000]).is_ok());
+        let added = step.delete(name("a"), vec![receipt; 10_001]);
+        assert_eq!(text(added), "one atomic step holds at most 10000 receipts");
     }
 
     #[test]
@@ -192,6 +211,8 @@ mod tests {
         use bytes::BytesMut;
         use qd_protocol::wire::Payload;
         let mut step = Step::default();
+        let receipt = Receipt { queue: 1, lease: 2, id: 3, secret: 4 };
+        step.delete(name("a"), vec![receipt; 10_000]).unwrap();
         let mut number = 0;
         let mut add = |step: &mut Step, body: usize| {
             number += 1;
@@ -203,7 +224,7 @@ mod tests {
         assert!(bytes > FRAME_BYTES_MAX as usize - 20_000);
         // What was one too many is not among them.
         let mut out = BytesMut::new();
-        Transact { deletes: Vec::new(), sends: step.sends }.encode(&mut out);
+        Transact { deletes: step.deletes, sends: step.sends }.encode(&mut out);
         assert!(out.len() < FRAME_BYTES_MAX as usize - 32, "{}", out.len());
         assert!(out.len() + 9_100 > bytes - REQUEST_BYTES, "{} {bytes}", out.len());
     }

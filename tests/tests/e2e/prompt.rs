@@ -195,6 +195,21 @@ fn drop_of_messages_asks_for_the_queues_name() {
 }
 
 #[test]
+fn purge_asks_for_the_queues_name_and_can_be_left_by_ctrl_c() {
+    let daemon = Daemon::new();
+    daemon.qctl("create jobs").ok();
+    daemon.qctl("send jobs hello").ok();
+    for (answer, left) in [("\r", 1), ("yes\r", 1), ("\x03", 1), ("jobs\r", 0)] {
+        let mut purge = terminal(&daemon, "purge jobs").start();
+        purge.wait_for(0, "name to remove all of them: ");
+        purge.write(answer.as_bytes());
+        let done = purge.finish();
+        assert_eq!(statistics(&mut daemon.raw(), "jobs").ready, left, "{answer:?}: {done:?}");
+        assert_eq!(done.exit == 0, left == 0, "{answer:?}: {done:?}");
+    }
+}
+
+#[test]
 fn control_characters_reach_a_terminal_only_when_asked_for() {
     let daemon = Daemon::new();
     daemon.qctl("create jobs --visibility-timeout 0").ok();

@@ -153,7 +153,7 @@ impl Local {
     /// Waits until everything is in the log, and makes the state durable too.
     pub fn checkpoint(&mut self) -> Result<()> {
         self.wait()?;
-        self.machine().checkpoint()?;
+        self.machine.as_mut().expect(ALIVE).checkpoint()?;
         self.log.recycle(self.machine().position().applied);
         self.live.store(self.machine().live_bytes(), Ordering::Relaxed);
         self.unsaved_bytes = 0;

@@ -158,7 +158,7 @@ impl Machine {
     }
 
     /// Makes the effects of all records so far durable.
-    pub fn checkpoint(&self) -> Result<()> {
+    pub fn checkpoint(&mut self) -> Result<()> {
         self.store.checkpoint()
     }
 

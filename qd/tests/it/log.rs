@@ -212,7 +212,7 @@ fn after_a_failed_call_nothing_more_is_durable_and_nothing_answered_is_lost() {
     // Without those of closing it.
     let calls = whole.calls();
     drop(local);
-    let mut seen = 0;
+    let (mut seen, mut unseen) = (0, 0);
     for from in 0..calls {
         let disk = made();
         disk.fail_from(Some(from));
@@ -220,9 +220,14 @@ fn after_a_failed_call_nothing_more_is_durable_and_nothing_answered_is_lost() {
         // redb panics on some failures, and so does a daemon that cannot go on.
         let result = {
             let (disk, answered) = (disk.clone(), Arc::clone(&answered));
-            std::panic::catch_unwind(move || fail(&disk, &answered).map(drop))
+            // What fails when it is closed is seen by nobody.
+            std::panic::catch_unwind(move || fail(&disk, &answered).map(|_| disk.calls()))
         };
-        seen += usize::from(!matches!(result, Ok(Ok(()))));
+        match result {
+            Ok(Ok(calls)) if calls <= from => {}
+            Ok(Ok(_)) => unseen += 1,
+            _ => seen += 1,
+        }
         disk.fail_from(None);
         let answered = answered.load(Ordering::SeqCst);
         let local = disk.try_local().unwrap_or_else(|error| panic!("call {from}: {error}"));
@@ -230,7 +235,7 @@ fn after_a_failed_call_nothing_more_is_durable_and_nothing_answered_is_lost() {
         assert_eq!(local.machine().verify().unwrap(), [""; 0]);
     }
     // Nobody waits for a segment to be put away that is used again, nor sees that fail at the end.
-    assert!(seen * 10 >= calls * 8, "{seen} of {calls} failures were seen");
+    assert!(seen > calls / 2 && seen > unseen * 8, "{seen} failures were seen, {unseen} not");
 }
 
 fn fail(disk: &Memory, answered: &Arc<AtomicU64>) -> Result<Local, ReplicatorError> {

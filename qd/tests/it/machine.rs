@@ -162,6 +162,7 @@ impl Run {
         for (index, bytes) in self.records.iter().enumerate() {
             second.apply(&Record::decode(bytes.clone()).unwrap()).unwrap();
             if index % 3 == 0 {
+                second.checkpoint().unwrap();
                 drop(second);
                 second = storage.open();
             }

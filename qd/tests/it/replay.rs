@@ -51,6 +51,7 @@ proptest! {
             let record = Record::decode(bytes.clone()).unwrap();
             second.apply(&record).unwrap();
             if index % 3 == 0 {
+                second.checkpoint().unwrap();
                 drop(second);
                 second = storage.open();
             }

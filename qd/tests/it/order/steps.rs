@@ -197,3 +197,45 @@ fn step_may_use_the_room_that_its_own_deletions_free() {
     assert_eq!(sent, [vec![SentRun::Duplicate { id: 4, count: 2 }]]);
     run.check();
 }
+
+#[test]
+fn unique_message_whose_original_the_step_deletes_needs_room_like_any_other() {
+    let limits = AttributeChanges { max_messages: Some(1), ..AttributeChanges::default() };
+    let mut run = Run::new(limits);
+    run.send("jobs", vec![message(0, "a", Some("x"))]);
+    let held = run.receive(1);
+    let again = NewMessage { unique: true, ..message(0, "b", Some("x")) };
+    let both = vec![message(0, "a", None), again.clone()];
+    let refusal = transact(&mut run, &held, &[("jobs", both)]).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::QueueFull);
+    assert!(refusal.text.starts_with("message 2 for queue \"jobs\": "), "{}", refusal.text);
+    let sent = transact(&mut run, &held, &[("jobs", vec![again.clone(), again])]).unwrap();
+    let expected = [SentRun::Stored { first: 2, count: 1 }, SentRun::Duplicate { id: 2, count: 1 }];
+    assert_eq!(sent, [expected]);
+    run.check();
+}
+
+#[test]
+fn step_that_makes_a_queue_drop_messages_never_overfills_it() {
+    // The original of a duplicate is dropped to make room for the message before it.
+    let ring = AttributeChanges {
+        max_messages: Some(2),
+        overflow: Some(1),
+        dead_letter_overflow: Some(true),
+        ..AttributeChanges::default()
+    };
+    let mut run = Run::new(ring);
+    let dead = AttributeChanges { max_messages: Some(1), ..AttributeChanges::default() };
+    run.create("jobs.dead", dead);
+    run.send("jobs", vec![message(0, "a", Some("x")), message(0, "b", None)]);
+    let again = NewMessage { unique: true, ..message(0, "c", Some("x")) };
+    let plain = message(0, "d", None);
+    let next = [("jobs", vec![plain.clone(), again]), ("jobs.dead", vec![plain])];
+    let refusal = transact(&mut run, &[], &next).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::QueueFull);
+    for (queue, most) in [("jobs", 2), ("jobs.dead", 1)] {
+        let statistics = run.statistics(queue);
+        assert!(statistics.ready <= most, "{queue}: {statistics:?}");
+    }
+    run.check();
+}

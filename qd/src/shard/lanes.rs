@@ -9,13 +9,16 @@
 //!   consumer has none of its messages, and none that is delayed comes before the first ready one.
 //!   This is found out once for all that happens in a record before a receive or its end.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use qd_protocol::message::Properties;
 
 use super::dedup::stored_properties;
 use super::place::Place;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Queue, Step};
 use crate::store::chunk::{ChunkView, EntryView};
-use crate::store::lanes::{Hold, Lane};
+use crate::store::lanes::{Hold, Lane, Spans};
 use crate::store::lease::{Delivered, Run};
 use crate::store::{Result, Tables};
 
@@ -202,23 +205,52 @@ impl Step<'_, '_> {
             return Ok(None);
         }
         let mut from = self.oldest_from.get(&number).copied().unwrap_or(0);
-        let mut found = None;
+        let (mut found, mut found_in) = (None, 0);
         while self.walked < CHUNKS_WALKED_PER_RECORD_MAX && found.is_none() {
             let Some(row) = self.tables.chunk_from(number, from)? else {
                 break;
             };
-            let (chunk, end) = (row.first, row.first + row.view()?.count() as u64);
+            let (chunk, view) = (row.first, row.view()?);
+            found = self.first_waiting_in(number, (chunk, view), from)?;
+            found_in = chunk;
+            from = found.unwrap_or(chunk + view.count() as u64);
             drop(row);
-            for id in from.max(chunk)..end {
-                if self.place(number, id)? == Some(Place::Waiting(chunk)) {
-                    found = Some((id, Place::Waiting(chunk)));
-                    break;
-                }
-            }
-            from = found.map_or(end, |(id, _)| id);
             self.walked += usize::from(found.is_none());
         }
         self.oldest_from.insert(number, from);
-        Ok(found)
+        Ok(found.map(|id| (id, Place::Waiting(found_in))))
+    }
+
+    /// The first message of a chunk, from `from` on, that is ready in a lane: each lane is looked up
+    /// once, however many of its messages somebody holds.
+    fn first_waiting_in(
+        &self,
+        number: u64,
+        (chunk, view): (u64, ChunkView<'_>),
+        from: u64,
+    ) -> Result<Option<u64>> {
+        let marks = self.tables.marks(number, chunk, view.count())?;
+        let mut lanes: BTreeMap<Lane, Spans> = BTreeMap::new();
+        for index in 0..view.count() {
+            let id = chunk + index as u64;
+            if id < from || marks.is_deleted(index) {
+                continue;
+            }
+            let entry = view.entry(index)?;
+            let queue = &self.queues[&number];
+            let lane = lane_in_chunk(self.tables, number, queue, id, (&view, &entry))?;
+            let spans = match lane.map(|lane| lanes.entry(lane)) {
+                None => continue,
+                Some(Entry::Occupied(known)) => known.into_mut(),
+                Some(Entry::Vacant(new)) => {
+                    let spans = self.tables.waiting_in(number, new.key(), chunk)?;
+                    new.insert(spans)
+                }
+            };
+            if spans.contains(index as u16) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 }

@@ -215,8 +215,13 @@ impl Tables<'_> {
 
     /// True when the message with this index of a chunk is ready in a lane.
     pub fn is_waiting(&self, queue: u64, lane: &Lane, chunk: u64, index: u16) -> Result<bool> {
+        Ok(self.waiting_in(queue, lane, chunk)?.contains(index))
+    }
+
+    /// Which messages of a chunk are ready in a lane.
+    pub fn waiting_in(&self, queue: u64, lane: &Lane, chunk: u64) -> Result<Spans> {
         let row = self.waiting.get(&lane.row_key(queue, chunk)[..])?;
-        row.map_or(Ok(false), |row| Ok(Spans::from_bytes(row.value())?.contains(index)))
+        row.map_or(Ok(Spans::default()), |row| Spans::from_bytes(row.value()))
     }
 
     /// The first row of a lane whose chunk is not below `chunk`.

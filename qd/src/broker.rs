@@ -3,8 +3,9 @@
 //!
 //! Always true here:
 //!
-//! - One thread, the *engine*, makes the records of a shard, at its own pace: it takes everything
-//!   that waits in its mailbox and makes one record of it (group commit).
+//! - The *engine* makes the records of a shard, at its own pace: it takes everything that waits in its
+//!   mailbox and makes one record of it (group commit). It has a thread of its own; a request that is
+//!   alone is carried out by the thread that brings it ([`mailbox`]).
 //! - An answer leaves when the last record that it may tell of is durable, whatever it is an answer
 //!   to; until then it waits with the log. Reads run between records, a few milliseconds at a time.
 //! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room
@@ -23,6 +24,7 @@ mod batch;
 mod engine;
 mod glob;
 mod kept;
+mod mailbox;
 mod peer;
 mod reads;
 mod space;
@@ -31,7 +33,6 @@ mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use qd_protocol::{ErrorCode, Refusal};
 use tokio::sync::mpsc::UnboundedSender;
@@ -39,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use answer::Answer;
 pub use engine::Engine;
+pub use mailbox::Mailbox;
 pub use peer::{Peer, Reply};
 pub use space::Space;
 pub use work::Work;
@@ -64,7 +66,7 @@ const REQUEST_BYTES: usize = 256;
 /// A handle on the engine; clones share it.
 #[derive(Debug, Clone)]
 pub struct Broker {
-    mail: Sender<Mail>,
+    mailbox: Arc<mailbox::Shared>,
     room: Arc<Semaphore>,
     unread_all: Arc<AtomicUsize>,
     space: Option<Arc<Space>>,
@@ -130,10 +132,10 @@ enum Mail {
 impl Broker {
     /// A handle and the mailbox for an [`Engine`].
     pub fn new() -> (Self, Mailbox) {
-        let (mail, mailbox) = channel();
+        let shared = Arc::<mailbox::Shared>::default();
         let room = Arc::new(Semaphore::new(MAILBOX_BYTES_MAX));
-        let mailbox = Mailbox { mail: mailbox, own: mail.clone() };
-        (Self { mail, room, unread_all: Arc::default(), space: None }, mailbox)
+        let mailbox = Mailbox { shared: Arc::clone(&shared) };
+        (Self { mailbox: shared, room, unread_all: Arc::default(), space: None }, mailbox)
     }
 
     /// Refuses sends while the disk is low.
@@ -157,8 +159,9 @@ impl Broker {
         }
     }
 
-    /// Hands a request of `bytes` to the engine, waiting for room in the mailbox.
-    pub async fn submit(&self, job: Job, bytes: usize) {
+    /// Hands a request of `bytes` to the engine, waiting for room in the mailbox; `is_last`: its
+    /// connection has sent nothing more yet.
+    pub async fn submit(&self, job: Job, bytes: usize, is_last: bool) {
         if let (Some(space), true) = (&self.space, job.work.sends())
             && let Err(refusal) = space.check()
         {
@@ -169,9 +172,9 @@ impl Broker {
         let Some(permit) = self.room_for(bytes).await else {
             return;
         };
-        if let Err(unsent) = self.mail.send(Mail::Job(Box::new(job), permit))
-            && let Mail::Job(job, _) = unsent.0
-        {
+        let mail = Mail::Job(Box::new(job), permit);
+        let unsent = if is_last { self.mailbox.post_last(mail) } else { self.mailbox.post(mail) };
+        if let Some(Mail::Job(job, _)) = unsent {
             let opcode = job.work.opcode();
             job.peer.reply(job.correlation, opcode, Answer::Refused(closing()), job.slot);
         }
@@ -201,23 +204,7 @@ impl Broker {
 
     fn tell(&self, mail: Mail) {
         // An engine that has ended needs no telling.
-        let _ = self.mail.send(mail);
-    }
-}
-
-/// Where the engine's mail arrives.
-#[derive(Debug)]
-pub struct Mailbox {
-    mail: Receiver<Mail>,
-    own: Sender<Mail>,
-}
-
-impl Mailbox {
-    /// Tells the engine that the log has failed.
-    pub fn on_failure(&self) -> Box<dyn Fn() + Send + Sync> {
-        let own = self.own.clone();
-        // An engine that has ended needs no telling.
-        Box::new(move || drop(own.send(Mail::Failed)))
+        drop(self.mailbox.post(mail));
     }
 }
 

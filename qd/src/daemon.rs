@@ -172,9 +172,10 @@ fn engine_failure(
     }
 }
 
-/// Threads that serve connections. The engine has one of its own.
+/// Threads that serve connections. The engine has one of its own; while one of these does its work
+/// another one goes on.
 fn worker_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 4))
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
 
 /// Raises the limit of open files as far as allowed. Returns how many connections fit.

@@ -137,17 +137,24 @@ impl Local {
         Ok(self.log.check()?)
     }
 
-    /// Makes a checkpoint if one is due at `uptime_ms`. Returns when the next one is.
-    pub fn save(&mut self, uptime_ms: u64) -> Result<Option<u64>> {
+    /// When a checkpoint is due, in ms of uptime, seen at `uptime_ms`.
+    pub fn save_due_ms(&mut self, uptime_ms: u64) -> Option<u64> {
         if self.unsaved_bytes == 0 {
-            return Ok(None);
+            return None;
         }
         let due_ms = *self.unsaved_since_ms.get_or_insert(uptime_ms) + CHECKPOINT_MS;
-        if self.unsaved_bytes < CHECKPOINT_BYTES && uptime_ms < due_ms {
-            return Ok(Some(due_ms));
+        Some(if self.unsaved_bytes < CHECKPOINT_BYTES { due_ms } else { uptime_ms })
+    }
+
+    /// Makes a checkpoint if one is due at `uptime_ms`. Returns when the next one is.
+    pub fn save(&mut self, uptime_ms: u64) -> Result<Option<u64>> {
+        match self.save_due_ms(uptime_ms) {
+            Some(due_ms) if due_ms <= uptime_ms => {
+                self.checkpoint()?;
+                Ok(None)
+            }
+            due_ms => Ok(due_ms),
         }
-        self.checkpoint()?;
-        Ok(None)
     }
 
     /// Waits until everything is in the log, and makes the state durable too.

@@ -4,7 +4,6 @@ mod receives;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use qd_protocol::verbs::{self, Verb};
@@ -15,7 +14,7 @@ use super::reads::Reads;
 use super::waiters::Waiters;
 use super::{Answer, Job, Mail, Mailbox, Peer, Reply, Slot, Work, closing};
 use crate::clock::{Clock, StateClock};
-use crate::replicator::{Local, Result};
+use crate::replicator::{Local, ReplicatorError, Result};
 use crate::shard::{Command, Outcome};
 use crate::store;
 
@@ -24,7 +23,19 @@ use crate::store;
 const SLEEP_MS_MAX: u64 = 1_000;
 /// Most receives that are tried again in one record, which leaves room for requests.
 const WOKEN_PER_RECORD_MAX: usize = 2_048;
+/// An engine that panicked takes the process with it.
+const ALONE: &str = "an engine that has not panicked";
 const CANCELLED: &str = "the request was cancelled";
+
+/// What the engine's thread does next.
+enum Turn {
+    /// Wait for news, so long at most; `None`: for ever.
+    Sleep(Option<Duration>),
+    /// There is more to do.
+    GoOn,
+    /// End well.
+    Stop,
+}
 
 /// The engine; see [`super`].
 pub struct Engine {
@@ -43,6 +54,12 @@ pub struct Engine {
     unfinished: bool,
     /// Uptime at which a checkpoint is due, in ms.
     save_due_ms: Option<u64>,
+    /// Uptime until which its thread sleeps, in ms.
+    asleep_until_ms: u64,
+    /// The last round was of one mail at most.
+    is_calm: bool,
+    /// What went wrong in another thread.
+    failure: Option<ReplicatorError>,
     /// Answers of this round, to be given when what they tell is durable.
     outbox: Vec<(Arc<Peer>, Reply)>,
     stopping: bool,
@@ -67,6 +84,9 @@ impl Engine {
             // What an earlier run left over is found by the first record.
             unfinished: true,
             save_due_ms: None,
+            asleep_until_ms: 0,
+            is_calm: true,
+            failure: None,
             outbox: Vec::new(),
             stopping: false,
         })
@@ -74,37 +94,104 @@ impl Engine {
 
     /// Serves until [`super::Broker::stop`], or until an error, after which nothing more is
     /// answered and the process must end.
-    pub fn run(mut self) -> Result<()> {
-        while !self.stopping {
-            let first = self.next_mail();
-            let now_ms = self.state_clock.now_ms();
-            if self.waiters.any_waits() && self.is_due(now_ms) {
-                // Those who wait come before the requests of this round.
-                self.commit(Batch::default(), false)?;
-            }
-            let mut batch = Batch::default();
-            self.push_woken(&mut batch);
-            // Whoever has just been woken may be gone meanwhile.
-            let mut next = first.or_else(|| self.mailbox.mail.try_recv().ok());
-            while let Some(mail) = next.take() {
-                self.take_in(mail, &mut batch)?;
-                if !batch.is_full() {
-                    next = self.mailbox.mail.try_recv().ok();
+    pub fn run(self) -> Result<()> {
+        let shared = Arc::clone(&self.mailbox.shared);
+        *shared.engine().expect(ALONE) = Some(self);
+        loop {
+            let mut slot = shared.engine().expect(ALONE);
+            let engine = slot.as_mut().expect(ALONE);
+            let most = match engine.turn() {
+                Ok(Turn::Sleep(most)) => most,
+                Ok(Turn::GoOn) => continue,
+                Ok(Turn::Stop) => {
+                    let engine = slot.take();
+                    drop(slot);
+                    return engine.expect(ALONE).close();
                 }
-            }
-            if !batch.entries.is_empty() || self.unfinished || self.is_due(now_ms) {
-                // Of what comes while the disk works a single request would have nothing.
-                let alone = batch.entries.len() == 1 && !batch.is_full();
-                self.commit(batch, alone)?;
-            }
-            self.answer_reads()?;
-            let left = std::mem::take(&mut self.left);
-            self.wake_for(left);
-            self.expire_waits();
-            self.flush();
-            self.save_due_ms = self.local.save(self.uptime_ms())?;
+                Err(error) => {
+                    // Nobody is to go on with it, nor to wait for it.
+                    let engine = slot.take();
+                    drop((slot, shared.close(), engine));
+                    return Err(error);
+                }
+            };
+            drop(slot);
+            shared.wait(most);
         }
-        self.close()
+    }
+
+    /// A round in the engine's own thread.
+    fn turn(&mut self) -> Result<Turn> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.round(None)?;
+        if self.stopping {
+            return Ok(Turn::Stop);
+        }
+        self.save_due_ms = self.local.save(self.uptime_ms())?;
+        Ok(if self.has_work() { Turn::GoOn } else { Turn::Sleep(self.sleep()) })
+    }
+
+    /// Takes in what waits, or this mail alone, and answers it.
+    fn round(&mut self, alone: Option<Mail>) -> Result<()> {
+        let now_ms = self.state_clock.now_ms();
+        if self.waiters.any_waits() && self.is_due(now_ms) {
+            // Those who wait come before the requests of this round.
+            self.commit(Batch::default(), false)?;
+        }
+        let mut batch = Batch::default();
+        self.push_woken(&mut batch);
+        let mut mails = 0;
+        let is_alone = alone.is_some();
+        // Whoever has just been woken may be gone meanwhile.
+        let mut next = alone.or_else(|| self.mailbox.next());
+        while let Some(mail) = next.take() {
+            mails += 1;
+            self.take_in(mail, &mut batch)?;
+            if !batch.is_full() && !is_alone {
+                next = self.mailbox.next();
+            }
+        }
+        self.is_calm = mails <= 1;
+        if !batch.entries.is_empty() || self.unfinished || self.is_due(now_ms) {
+            // Of what comes while the disk works a single request would have nothing.
+            let alone = batch.entries.len() == 1 && !batch.is_full();
+            self.commit(batch, alone)?;
+        }
+        self.answer_reads()?;
+        let left = std::mem::take(&mut self.left);
+        self.wake_for(left);
+        self.expire_waits();
+        self.flush();
+        Ok(())
+    }
+
+    /// True when there is something to be done before any mail.
+    fn has_work(&self) -> bool {
+        self.unfinished || self.waiters.any_woken() || !self.reads.is_empty()
+    }
+
+    /// True when a mail that comes now may be the only one.
+    pub(super) fn rests(&self) -> bool {
+        self.is_calm && !self.stopping && self.failure.is_none() && !self.has_work()
+    }
+
+    /// Carries one mail out in the thread of whoever brings it. Returns whether the engine's thread
+    /// has something to do before it wanted to.
+    pub(super) fn work_alone(&mut self, mail: Mail) -> bool {
+        if let Err(error) = self.round(Some(mail)) {
+            self.failure = Some(error);
+            return true;
+        }
+        if self.save_due_ms.is_none() {
+            self.save_due_ms = self.local.save_due_ms(self.uptime_ms());
+        }
+        let asleep_until_ms = self.asleep_until_ms;
+        let sleep = self.sleep();
+        self.stopping
+            || self.has_work()
+            || sleep.is_some() && self.asleep_until_ms < asleep_until_ms
     }
 
     /// Gives an answer when what it may tell is durable. It counts as unread from now on: the engine
@@ -136,27 +223,17 @@ impl Engine {
         self.clock.read().boot.as_millis() as u64
     }
 
-    /// The next mail; `None` when something else is to be done first.
-    fn next_mail(&mut self) -> Option<Mail> {
-        if self.unfinished || self.waiters.any_woken() || !self.reads.is_empty() {
-            return self.mailbox.mail.try_recv().ok();
-        }
+    /// How long the engine's thread may sleep without any news; `None`: for ever.
+    fn sleep(&mut self) -> Option<Duration> {
         let until_due = self.next_due_ms.map(|ms| ms.saturating_sub(self.state_clock.now_ms()));
         let uptime_ms = self.uptime_ms();
         let until_wait_over =
             self.waiters.next_deadline_ms().map(|ms| ms.saturating_sub(uptime_ms));
         let until_save = self.save_due_ms.map(|ms| ms.saturating_sub(uptime_ms));
         let sleep_ms = until_due.into_iter().chain(until_wait_over).chain(until_save).min();
-        let mail = match sleep_ms {
-            // Sender and engine end together; without senders there is nothing left to do.
-            None => self.mailbox.mail.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(ms) => self.mailbox.mail.recv_timeout(Duration::from_millis(ms.min(SLEEP_MS_MAX))),
-        };
-        match mail {
-            Ok(mail) => Some(mail),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Mail::Stop),
-        }
+        let sleep_ms = sleep_ms.map(|ms| ms.min(SLEEP_MS_MAX));
+        self.asleep_until_ms = sleep_ms.map_or(u64::MAX, |ms| uptime_ms + ms);
+        sleep_ms.map(Duration::from_millis)
     }
 
     fn take_in(&mut self, mail: Mail, batch: &mut Batch) -> Result<()> {
@@ -283,7 +360,7 @@ impl Engine {
             let request = (job.correlation, job.work.opcode());
             self.reply(job.peer, request, Answer::Refused(closing()), job.slot);
         }
-        while let Ok(mail) = self.mailbox.mail.try_recv() {
+        for mail in self.mailbox.shared.close() {
             if let Mail::Job(job, _) = mail {
                 let request = (job.correlation, job.work.opcode());
                 self.reply(job.peer, request, Answer::Refused(closing()), job.slot);

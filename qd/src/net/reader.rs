@@ -381,6 +381,7 @@ impl<R: Input> Reader<R> {
         let slot = Slot::new(place, entries);
         let job = Job { peer: Arc::clone(&self.peer), correlation, slot, origin, work };
         let server = Arc::clone(&self.server);
-        self.hold(async move { server.broker.submit(job, bytes).await }).await
+        let is_last = self.buffer.is_empty();
+        self.hold(async move { server.broker.submit(job, bytes, is_last).await }).await
     }
 }

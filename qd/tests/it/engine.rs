@@ -131,7 +131,7 @@ impl Rig {
         let slot = Slot::new(Arc::clone(&self.slots).try_acquire_owned().unwrap(), None);
         let peer = Arc::clone(&to.peer);
         let job = Job { peer, correlation, slot, origin, work };
-        self.runtime.block_on(self.broker.submit(job, 100));
+        self.runtime.block_on(self.broker.submit(job, 100, false));
     }
 
     fn start(&mut self) {

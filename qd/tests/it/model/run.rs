@@ -68,10 +68,13 @@ struct Run {
     secret: u64,
     receipts: Vec<Receipt>,
     numbered: Vec<Command>,
+    /// Most commands of a record, and those that are for the next one, with their numbers.
+    most: usize,
+    next: Vec<(Command, Option<u64>)>,
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(most: usize) -> Self {
         let storage = Memory::default();
         let local = storage.local();
         Self {
@@ -82,6 +85,8 @@ impl Run {
             secret: 0,
             receipts: Vec::new(),
             numbered: Vec::new(),
+            most,
+            next: Vec::new(),
         }
     }
 
@@ -114,6 +119,9 @@ impl Run {
     }
 
     fn step(&mut self, action: &Action) {
+        if !matches!(action, Action::Run(..)) {
+            self.flush();
+        }
         match action {
             Action::Pass(ms) => self.pass(*ms),
             Action::Tick => {
@@ -141,20 +149,33 @@ impl Run {
                         (command, Some(known + 1))
                     }
                 };
-                self.compare(&command, number.map(|number| number as u64));
+                self.next.push((command, number.map(|number| number as u64)));
+                if self.next.len() >= self.most {
+                    self.flush();
+                }
             }
         }
     }
 
-    fn compare(&mut self, command: &Command, number: Option<u64>) {
-        let origin = number.map(|number| Origin {
-            producer: 9,
-            number,
-            answered_below: 1,
-            continued: false,
-        });
-        let actual = self.apply(vec![Entry { origin, command: command.clone() }]);
-        let [actual] = <[Outcome; 1]>::try_from(actual).unwrap();
+    /// Carries out what is for the next record, if anything is.
+    fn flush(&mut self) {
+        let next = std::mem::take(&mut self.next);
+        if next.is_empty() {
+            return;
+        }
+        let origin = |number| Origin { producer: 9, number, answered_below: 1, continued: false };
+        let entry = |(command, number): &(Command, Option<u64>)| Entry {
+            origin: number.map(origin),
+            command: command.clone(),
+        };
+        let actual = self.apply(next.iter().map(entry).collect());
+        assert_eq!(actual.len(), next.len());
+        for ((command, number), actual) in next.iter().zip(actual) {
+            self.compare(command, *number, actual);
+        }
+    }
+
+    fn compare(&mut self, command: &Command, number: Option<u64>, actual: Outcome) {
         let expected = match number {
             None => self.model.run(command),
             Some(number) => {
@@ -201,11 +222,12 @@ proptest! {
     #![proptest_config(Config { cases: cases(1000), max_shrink_iters: 2000, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn machine_does_what_a_plain_model_does(actions in actions(60)) {
-        let mut run = Run::new();
+    fn machine_does_what_a_plain_model_does(actions in actions(60), most in 1usize..5) {
+        let mut run = Run::new(most);
         for action in &actions {
             run.step(action);
         }
+        run.flush();
         run.check_state();
         run.step(&Action::Reopen);
         run.check_state();
@@ -214,6 +236,7 @@ proptest! {
         for queue in (0..QUEUES).cycle().take(3 * usize::from(QUEUES)) {
             run.step(&drain(queue));
         }
+        run.flush();
         run.check_state();
     }
 }

@@ -74,6 +74,10 @@ impl Step<'_, '_> {
         if queue.attributes.ordered != attributes.ordered && queue.live() > 0 {
             return Ok(Err(not_empty(queue, ": `ordered` changes only while it is empty")));
         }
+        if queue.attributes.ordered && !attributes.ordered {
+            // What was said of its groups in this record means something else from now on.
+            self.refresh_groups(Some(number))?;
+        }
         let queue = self.queue(number);
         let before = std::mem::replace(&mut queue.attributes, attributes.clone());
         if before.retention_ms != attributes.retention_ms {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use qd::shard::command::{Action, Update};
-use qd::shard::{Command, Outcome};
+use qd::shard::command::{Action, Send, Settle, Update};
+use qd::shard::{Command, Entry, Outcome};
 use qd_protocol::verbs::{Due, ReceivedMessage, Until};
 use qd_protocol::{AttributeChanges, ErrorCode};
 
@@ -249,6 +249,31 @@ fn ordered_changes_only_while_the_queue_is_empty_and_never_with_drop_oldest() {
     assert_eq!(run.run(update(plain)), Outcome::Updated(true));
     assert_eq!(run.send("jobs", vec![message(9, "a", None)]).len(), 1);
     assert_eq!(properties(&run.receive(1)[0]).priority, 9);
+    run.check();
+}
+
+#[test]
+fn queue_that_is_ordered_no_more_within_a_record_has_no_groups_to_be_served() {
+    let mut run = Run::ordered();
+    let set_ordered = |ordered| {
+        let attributes = AttributeChanges { ordered: Some(ordered), ..AttributeChanges::default() };
+        Command::Update(Update { queue: name("jobs"), attributes })
+    };
+    run.send("jobs", vec![message(0, "a", None)]);
+    let receipts = vec![run.receive(1)[0].receipt];
+    let delete = Settle { queue: name("jobs"), action: Action::Delete, receipts, seed: 0 };
+    let send = Send { queue: name("jobs"), messages: vec![message(0, "a", None)] };
+    let commands = [Command::Settle(delete), set_ordered(false), Command::Send(send)];
+    let entry = |command| Entry { origin: None, command };
+    run.record(commands.map(entry).into());
+    run.check();
+    // What was left behind would hide the groups behind it.
+    run.receive_with(1, |receive| receive.delete = true);
+    run.run(set_ordered(true));
+    run.send("jobs", vec![message(0, "b", None)]);
+    assert_eq!(run.machine.ready(&name("jobs")).0, 1);
+    assert_eq!(run.receive(1).len(), 1);
+    assert_eq!(run.machine.ready(&name("jobs")).0, 0);
     run.check();
 }
 

@@ -48,7 +48,7 @@ impl Step<'_, '_> {
         let mut taken = Taken::default();
         let mut rings = Vec::new();
         let mut below = 256;
-        while room.left() > 0 && !room.full {
+        while room.left() > 0 && !room.full && self.walked < CHUNKS_WALKED_PER_RECORD_MAX {
             let Some(priority) = self.next_priority(number, below)? else {
                 break;
             };
@@ -107,7 +107,11 @@ impl Step<'_, '_> {
         let is_last = picks.is_empty();
         for ((at, pick), found) in picks.into_iter().zip(found) {
             let source = &mut ring.sources[at];
-            source.is_shut |= found.is_over;
+            if found.is_over && !source.is_shut {
+                source.is_shut = true;
+                // There may be very many such groups, of which a record settles only some.
+                self.walked += 1;
+            }
             if source.is_shut || !room.take(found.entry.bytes()) {
                 source.left.push(pick);
                 continue;
@@ -121,7 +125,7 @@ impl Step<'_, '_> {
             source.taken.push(pick);
             ring.last = Some(at);
         }
-        Ok(!is_last && !room.full)
+        Ok(!is_last && !room.full && self.walked < CHUNKS_WALKED_PER_RECORD_MAX)
     }
 
     /// Takes what was taken out of its places, and notes whose turn it was.

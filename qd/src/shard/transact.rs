@@ -188,6 +188,8 @@ impl Step<'_, '_> {
     /// before them.
     fn fresh(&self, plan: &Plan<'_>) -> Result<Vec<Fresh>> {
         let mut before: BTreeSet<(u64, &str)> = BTreeSet::new();
+        // A look-up passes over all that is deleted: one for each dedup id is enough.
+        let mut live: BTreeMap<(u64, &str), bool> = BTreeMap::new();
         let mut fresh = Vec::new();
         for (at, part) in plan.sends.iter().enumerate() {
             let number = part.number;
@@ -201,7 +203,10 @@ impl Step<'_, '_> {
                 let is_duplicate = if before.contains(&(number, dedup_id)) {
                     unique || has_window
                 } else if unique {
-                    self.stays_live(plan, number, dedup_id)?
+                    match live.entry((number, dedup_id)) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(new) => *new.insert(self.stays_live(plan, number, dedup_id)?),
+                    }
                 } else {
                     self.original(number, properties, false)?.is_some()
                 };

@@ -17,6 +17,7 @@ use crate::random_work::stored;
 
 mod dedup;
 mod groups;
+mod limits;
 mod steps;
 
 /// A machine with the queues `jobs` and `other`.

@@ -155,8 +155,8 @@ pub(super) struct Ring {
     pub priority: u8,
     pub ordered: bool,
     pub sources: Vec<Source>,
-    /// The source whose turn it is, once all are there.
-    at: usize,
+    /// Of a plain queue, the sources that have something left, in the order of their next turns.
+    turns: VecDeque<usize>,
     /// The source of the message that was taken last.
     pub last: Option<usize>,
     /// The group that was served last.
@@ -179,7 +179,7 @@ impl Ring {
             priority,
             ordered,
             sources: Vec::new(),
-            at: 0,
+            turns: VecDeque::new(),
             last: None,
             is_round: turn.is_none(),
             after: turn.clone(),
@@ -256,17 +256,16 @@ impl Ring {
             }
             let at = self.sources.len() - 1;
             if let Some(candidate) = self.sources[at].pop(tables, number, walked)? {
+                if !self.ordered {
+                    self.turns.push_back(at);
+                }
                 return Ok(Some((at, candidate)));
             }
         }
-        if self.ordered {
-            return Ok(None);
-        }
-        let count = self.sources.len();
-        for _ in 0..count {
-            let at = self.at % count;
-            self.at = at + 1;
+        // One that has given all it had has no turn any more.
+        while let Some(at) = self.turns.pop_front() {
             if let Some(candidate) = self.sources[at].pop(tables, number, walked)? {
+                self.turns.push_back(at);
                 return Ok(Some((at, candidate)));
             }
         }

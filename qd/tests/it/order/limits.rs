@@ -1,0 +1,63 @@
+//! Work of a record that is bounded, whatever a client asks for.
+
+use qd::shard::command::{Receive, Send, Transact};
+use qd::shard::{Command, NewMessage, Outcome, SETTLED_PER_RECORD_MAX};
+use qd_protocol::verbs::{Sent, SentRun};
+use qd_protocol::AttributeChanges;
+
+use super::{Run, group, message, name};
+
+#[test]
+fn receive_does_not_pass_over_all_groups_whose_time_is_over() {
+    for ordered in [false, true] {
+        let ordered = AttributeChanges { ordered: Some(ordered), ..AttributeChanges::default() };
+        let mut run = Run::new(ordered);
+        let groups = 4 * SETTLED_PER_RECORD_MAX;
+        let dying = |at: usize| {
+            let group = format!("{at:04}");
+            NewMessage { ttl_ms: Some(10), ..message(0, &group, None) }
+        };
+        run.send("jobs", (0..groups).map(dying).collect());
+        run.send("jobs", vec![message(0, "living", None)]);
+        run.now_ms += 10;
+        let receive = Receive {
+            queues: vec![name("jobs")],
+            max: 1,
+            bytes_max: 1 << 20,
+            visibility_timeout_ms: None,
+            delete: true,
+            settle: Vec::new(),
+            secret: 1,
+        };
+        let mut put_off = 0;
+        let received = loop {
+            let outcome = run.run(Command::Receive(receive.clone()));
+            let Outcome::Received(received) = outcome else { panic!("{outcome:?}") };
+            run.check();
+            if !received.unfinished {
+                break received;
+            }
+            assert_eq!(received.messages, []);
+            put_off += 1;
+        };
+        // Each record settles some, and looks at no more than it may.
+        assert!((1..8).contains(&put_off), "{put_off} times");
+        assert_eq!(received.messages.iter().map(group).collect::<Vec<_>>(), ["living"]);
+    }
+}
+
+#[test]
+fn step_looks_one_dedup_id_up_once_however_many_messages_have_it() {
+    // Each look-up passes over all that the step deletes: thousands of them would take minutes.
+    let window = AttributeChanges { dedup_window_ms: Some(0), ..AttributeChanges::default() };
+    let mut run = Run::new(window);
+    run.send("jobs", vec![message(0, "", Some("x")); 5_000]);
+    let held = run.receive(4_999);
+    let receipts = held.iter().map(|message| message.receipt).collect();
+    let again = NewMessage { unique: true, ..message(0, "", Some("x")) };
+    let send = Send { queue: name("jobs"), messages: vec![again; 10_000] };
+    let step = Transact { deletes: vec![(name("jobs"), receipts)], sends: vec![send] };
+    let known = Sent { runs: vec![SentRun::Duplicate { id: 5_000, count: 10_000 }] };
+    assert_eq!(run.run(Command::Transact(step)), Outcome::Transacted(vec![known]));
+    run.check();
+}

@@ -130,7 +130,6 @@ impl Machine {
                 looked_at: 0,
                 pending: BTreeMap::new(),
                 changed_groups: BTreeSet::new(),
-                oldest_from: BTreeMap::new(),
                 touched: BTreeSet::new(),
                 producers: BTreeMap::new(),
             };
@@ -277,8 +276,6 @@ struct Step<'a, 't> {
     pending: BTreeMap<u64, send::Pending>,
     /// Groups of ordered queues in which something has changed.
     changed_groups: BTreeSet<(u64, Vec<u8>)>,
-    /// Where the oldest message of lanes was found last, by queue.
-    oldest_from: BTreeMap<u64, u64>,
     /// Queues whose row is to be written.
     touched: BTreeSet<u64>,
     /// Producers whose row is to be written.

@@ -97,10 +97,8 @@ impl Step<'_, '_> {
         let queue = self.queue(number);
         queue.statistics.ready += 1;
         queue.waiting += 1;
+        queue.waiting_from = queue.waiting_from.min(id);
         queue.tried += u64::from(was_tried);
-        if self.oldest_from.get(&number).is_some_and(|from| *from > id) {
-            self.oldest_from.remove(&number);
-        }
         self.group_changed(number, lane.group);
         Ok(())
     }
@@ -199,12 +197,12 @@ impl Step<'_, '_> {
     }
 
     /// The message with the lowest id that is ready in a lane; `None` also when a record would have to
-    /// look too far for it.
+    /// look too far for it: the next one goes on from there.
     pub(super) fn oldest_waiting(&mut self, number: u64) -> Result<Option<(u64, Place)>> {
         if self.queues[&number].waiting == 0 {
             return Ok(None);
         }
-        let mut from = self.oldest_from.get(&number).copied().unwrap_or(0);
+        let mut from = self.queues[&number].waiting_from;
         let (mut found, mut found_in) = (None, 0);
         while self.walked < CHUNKS_WALKED_PER_RECORD_MAX && found.is_none() {
             let Some(row) = self.tables.chunk_from(number, from)? else {
@@ -217,7 +215,7 @@ impl Step<'_, '_> {
             drop(row);
             self.walked += usize::from(found.is_none());
         }
-        self.oldest_from.insert(number, from);
+        self.queue(number).waiting_from = from;
         Ok(found.map(|id| (id, Place::Waiting(found_in))))
     }
 

@@ -4,7 +4,7 @@
 //! u8 layout (2), u64 created at (ms since 1970 UTC), u64 next id, u64 cursor, u64 next lease,
 //! u64 returned, u64 messages with a time to live, u64 retained from, u64 blocked messages are
 //! tried again at (state ms; 0: there are none), u64 and from which id on, u64 waiting, u64 tried,
-//! u64 servable, u64 messages that name a priority or a group, short string name,
+//! u64 servable, u64 messages that name a priority or a group, u64 waiting from, short string name,
 //! optional fields: 1 attributes, 2 statistics, both as optional fields of their own
 //! ```
 
@@ -55,6 +55,8 @@ pub(super) struct Queue {
     pub returned: u64,
     /// Ready messages of other lanes: their indexes are in rows of `waiting`.
     pub waiting: u64,
+    /// None of them has an id below this one.
+    pub waiting_from: u64,
     /// Those of them that were delivered before: rows in `tried`.
     pub tried: u64,
     /// Of an ordered queue, groups that can be served: rows in `ring`.
@@ -86,6 +88,7 @@ impl Queue {
             next_lease: 1,
             returned: 0,
             waiting: 0,
+            waiting_from: 0,
             tried: 0,
             servable: 0,
             with_ttl: 0,
@@ -206,6 +209,7 @@ impl Queue {
             self.tried,
             self.servable,
             self.with_lane,
+            self.waiting_from,
         ] {
             out.put_u64_le(number);
         }
@@ -238,6 +242,7 @@ impl Queue {
         let tried = input.u64("tried")?;
         let servable = input.u64("servable")?;
         let with_lane = input.u64("messages with a lane")?;
+        let waiting_from = input.u64("waiting from")?;
         let name = QueueName::new(input.string("name")?)
             .map_err(|error| DecodeError::value("name", error.to_string()))?;
         let mut queue = Self {
@@ -246,6 +251,7 @@ impl Queue {
             next_lease,
             returned,
             waiting,
+            waiting_from,
             tried,
             servable,
             with_ttl,
@@ -283,6 +289,7 @@ mod tests {
         queue.cursor = 9;
         queue.retry_ms = Some(10);
         queue.retry_from = 11;
+        queue.waiting_from = 16;
         (queue.waiting, queue.tried, queue.servable, queue.with_lane) = (12, 13, 14, 15);
         assert_eq!(Queue::from_bytes(&queue.to_bytes()).unwrap(), queue);
         assert!(Queue::from_bytes(&queue.to_bytes()[..20]).is_err());

@@ -118,7 +118,12 @@ impl Step<'_, '_> {
             None => {
                 let queue = self.queue(number);
                 queue.statistics.ready += 1;
-                queue.waiting += u64::from(lane.is_some());
+                if lane.is_some() {
+                    // Nothing before it waits: nobody has to look there.
+                    let is_first = queue.waiting == 0;
+                    queue.waiting_from = if is_first { id } else { queue.waiting_from };
+                    queue.waiting += 1;
+                }
             }
             Some(due_ms) => {
                 let group = lane.as_ref().map(|lane| &lane.group[..]);
@@ -230,7 +235,7 @@ impl Step<'_, '_> {
         let queue = &self.queues[&number];
         if waiting.is_none() && queue.waiting > 0 {
             // Those of lanes that were not reached are behind what was looked at.
-            let from = self.oldest_from.get(&number).copied().unwrap_or(0);
+            let from = queue.waiting_from;
             let untouched = untouched.map(|(id, chunk)| (id, Place::Untouched(chunk)));
             let first = first.into_iter().chain(untouched).min_by_key(|(id, _)| *id);
             return Ok(first.filter(|(id, _)| *id < from));

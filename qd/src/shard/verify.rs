@@ -72,7 +72,7 @@ fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<S
     if next > queue.next_id {
         faults.push(format!("message {} is at or above the next id {}", next - 1, queue.next_id));
     }
-    let places = count_places(tables, number, touched, &laned, &mut faults)?;
+    let places = count_places(tables, (number, queue), touched, &laned, &mut faults)?;
     faults.extend(lanes::verify_groups(tables, number, queue, &laned)?);
     let statistics = &queue.statistics;
     let retries: Vec<u64> = queue.retry_ms.into_iter().collect();
@@ -112,7 +112,7 @@ struct Places {
 /// Counts the rows of touched messages, each of which must be in just one place.
 fn count_places(
     tables: &Tables<'_>,
-    number: u64,
+    (number, queue): (u64, &Queue),
     mut touched: BTreeSet<u64>,
     laned: &lanes::Laned,
     faults: &mut Vec<String>,
@@ -134,6 +134,9 @@ fn count_places(
     for id in &waiting {
         places.waiting += 1;
         find(*id, "waiting");
+        if *id < queue.waiting_from {
+            find(*id, "waiting where none is to be looked for");
+        }
     }
     for id in tables.tried_ids(number)?.iter().filter(|id| !waiting.contains(id)) {
         find(*id, "tried, but not waiting");

@@ -3,7 +3,7 @@
 use qd::shard::command::{Receive, Send, Transact};
 use qd::shard::{Command, NewMessage, Outcome, SETTLED_PER_RECORD_MAX};
 use qd_protocol::verbs::{Sent, SentRun};
-use qd_protocol::AttributeChanges;
+use qd_protocol::{AttributeChanges, ErrorCode};
 
 use super::{Run, group, message, name};
 
@@ -60,4 +60,37 @@ fn step_looks_one_dedup_id_up_once_however_many_messages_have_it() {
     let known = Sent { runs: vec![SentRun::Duplicate { id: 5_000, count: 10_000 }] };
     assert_eq!(run.run(Command::Transact(step)), Outcome::Transacted(vec![known]));
     run.check();
+}
+
+#[test]
+fn full_queue_drops_the_oldest_of_its_lanes_behind_however_many_leased_ones() {
+    let mut run = Run::new(AttributeChanges {
+        max_messages: Some(2_503),
+        overflow: Some(1),
+        ..AttributeChanges::default()
+    });
+    run.send("jobs", vec![message(1, "", None)]);
+    for _ in 0..2_500 {
+        run.send("jobs", vec![message(5, "", None)]);
+    }
+    let held = run.receive(2_500);
+    run.send("jobs", vec![message(5, "a", None), message(5, "b", None)]);
+    assert!(run.send("jobs", vec![message(5, "c", None)])[0].is_ok());
+    // A record looks so far only; the next one goes on from there, also after a restart.
+    let mut refused = 0;
+    while run.send("jobs", vec![message(5, "e", None)])[0] == Err(ErrorCode::QueueFull) {
+        refused += 1;
+        run.check();
+        run.reopen();
+    }
+    assert_eq!(refused, 2);
+    assert!(run.send("jobs", vec![message(5, "f", None)])[0].is_ok());
+    // What comes back before it is older.
+    run.pass(10_000);
+    assert!(run.send("jobs", vec![message(5, "g", None)])[0].is_ok());
+    run.check();
+    assert_eq!(run.statistics("jobs").dropped, 4);
+    let ids: Vec<u64> = run.receive(2_503).iter().map(|message| message.id).collect();
+    assert!([1, held[0].id, 2_502, 2_503].iter().all(|id| !ids.contains(id)));
+    assert!(ids.contains(&held[1].id) && ids.contains(&2_504));
 }

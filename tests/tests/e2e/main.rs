@@ -10,6 +10,7 @@ mod ends;
 mod leases;
 mod lives;
 mod manual;
+mod order;
 mod prompt;
 mod readme;
 mod repeats;

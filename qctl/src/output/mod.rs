@@ -18,7 +18,7 @@ pub use message::{MessagePrinter, Shape, Way};
 pub use record::{Record, Records, Value};
 pub use shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
@@ -206,14 +206,18 @@ pub fn tell(failure: &Failure, json: bool) {
     if failure.is_quiet() {
         return;
     }
-    // A standard error that is closed or full leaves nobody to tell.
-    eprintln!("qctl: {failure}");
+    let mut text = format!("qctl: {failure}\n");
     if let Some(hints) = failure.hints() {
-        eprintln!("{hints}");
+        text.push_str(hints);
+        text.push('\n');
     }
     if json {
-        eprintln!("{}", failure_object(failure));
+        text.push_str(&failure_object(failure));
+        text.push('\n');
     }
+    // In one write, so that the lines of workers that share a log stay whole. A standard error that
+    // is closed or full leaves nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// The object of a failure.

@@ -27,6 +27,8 @@ pub const DONE: &str = "deleted";
 /// there is no message with an id.
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["receipts", "ids"])))]
+// clap would put the queue behind the receipts.
+#[command(override_usage = "qctl delete [OPTIONS] <QUEUE> <RECEIPT|--id <ID>...>")]
 pub struct Delete {
     /// The queue
     queue: QueueName,

@@ -11,6 +11,7 @@ use qd_protocol::client::Pending;
 use qd_protocol::verbs::{self, SendEntry, Sent};
 use qd_protocol::{Client, QueueName};
 
+use super::confirm::messages;
 use super::send::{id_record, id_records};
 use super::send_input::{Common, Form};
 use crate::args::Format;
@@ -297,11 +298,13 @@ impl Progress {
             return Ok(Exit::Done);
         };
         let mut text = format!(
-            "{} messages confirmed, first unconfirmed input line {}",
-            self.confirmed, self.lines.next
+            "{} confirmed, first unconfirmed input line {}",
+            messages(self.confirmed),
+            self.lines.next
         );
         if self.confirmed_later > 0 {
-            text = format!("{text} ({} of later lines were stored too)", self.confirmed_later);
+            let were = if self.confirmed_later == 1 { "was" } else { "were" };
+            text = format!("{text} ({} of later lines {were} stored too)", self.confirmed_later);
         }
         Err(failure.after(text))
     }

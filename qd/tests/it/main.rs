@@ -2,6 +2,7 @@
 //! connections with time limits and sizes that a test can wait for.
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a panic")]
 
+mod batches;
 mod connections;
 mod dead_letters;
 mod dedup;

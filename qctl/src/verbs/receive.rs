@@ -16,6 +16,7 @@ use qd_protocol::verbs::{self, Received, ReceivedMessage};
 use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 use tokio::time::Instant;
 
+use super::confirm::messages;
 use super::held::{End, Held, end_leases};
 use super::seen::Seen;
 use super::settle::Settlement;
@@ -224,6 +225,7 @@ impl Receiving {
             let max = (limit - self.got).min(batch);
             let messages = self.request(session, max, wait_ms).await?;
             if messages.is_empty() && self.again.is_empty() {
+                self.tell_behind(session).await;
                 break;
             }
             self.got += messages.len() as u64;
@@ -253,6 +255,30 @@ impl Receiving {
                  was over): the drain ends here",
                 held.id
             );
+        }
+    }
+
+    /// Says of ordered queues that a drain ends while there are messages, behind those that it has
+    /// received and holds.
+    async fn tell_behind(&self, session: &mut Session) {
+        if !self.flags.drain || self.deleting != Deleting::Not || self.got == 0 {
+            return;
+        }
+        for queue in &self.flags.queues {
+            // It is only a word: the receive has done what it can.
+            let Ok(is) = session.call(verbs::Describe { queue: queue.clone() }).await else {
+                continue;
+            };
+            if is.attributes.ordered && is.statistics.ready > 0 && is.statistics.leased > 0 {
+                let (ready, come) = match is.statistics.ready {
+                    1 => (messages(1), "comes"),
+                    ready => (messages(ready), "come"),
+                };
+                eprintln!(
+                    "qctl: {ready} of queue \"{queue}\" {come} only when what is leased of the \
+                     same group is deleted or given back: the drain ends here"
+                );
+            }
         }
     }
 

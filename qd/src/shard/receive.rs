@@ -47,6 +47,11 @@ impl Room {
         self.messages.min(self.of_queue)
     }
 
+    /// Bytes that are left for messages; a first one may take more.
+    pub fn bytes_left(&self) -> u64 {
+        self.bytes.saturating_sub(self.used)
+    }
+
     /// Takes a message of `size` if it fits.
     pub fn take(&mut self, size: u64) -> bool {
         // What its queue may not give is in nobody's way.

@@ -27,10 +27,12 @@ use crate::store::{Result, StoreError, Tables};
 
 /// Messages that are looked up at once.
 const BLOCK: usize = 128;
-/// A candidate's message, but for the content of a large one.
+
+/// A candidate's message, without content where that is to be copied when it is taken.
 struct Found {
     entry: EntryView,
     is_over: bool,
+    has_content: bool,
     message: ReceivedMessage,
 }
 
@@ -103,7 +105,7 @@ impl Step<'_, '_> {
             picks.push((at, pick));
         }
         let limits = Limits { now_ms: self.now_ms, retention_ms: queue.attributes.retention_ms };
-        let found = find(self.tables, number, &picks, limits)?;
+        let found = find(self.tables, number, &picks, limits, room.bytes_left())?;
         let is_last = picks.is_empty();
         for ((at, pick), found) in picks.into_iter().zip(found) {
             let source = &mut ring.sources[at];
@@ -121,7 +123,7 @@ impl Step<'_, '_> {
             let first_ms = if delivered.first_ms == 0 { self.now_ms } else { delivered.first_ms };
             taken.runs.push(Run { chunk, first: id, count: 1, attempt, end_ms, first_ms });
             taken.redelivered += u64::from(delivered.attempts > 0);
-            taken.messages.push(with_content(self.tables, number, found)?);
+            taken.messages.push(with_content(self.tables, number, chunk, found)?);
             source.taken.push(pick);
             ring.last = Some(at);
         }
@@ -152,7 +154,7 @@ impl Step<'_, '_> {
         ordered: bool,
         source: Source,
     ) -> Result<()> {
-        let Source { kind, ready, taken, left, .. } = source;
+        let Source { kind, taken, left, .. } = source;
         match kind {
             Kind::Default(lane) => {
                 for pick in taken.iter().filter(|pick| pick.returned) {
@@ -160,7 +162,7 @@ impl Step<'_, '_> {
                     self.queue(number).returned -= 1;
                 }
                 // What was looked at and not taken is untouched as before.
-                let left = left.iter().chain(&ready).filter(|pick| !pick.returned);
+                let left = left.iter().chain(&lane.ready).filter(|pick| !pick.returned);
                 let first_left = left.map(|pick| pick.id).min();
                 self.queue(number).cursor = first_left.unwrap_or(lane.cursor);
             }
@@ -188,12 +190,14 @@ impl Step<'_, '_> {
     }
 }
 
-/// Looks the candidates up, each chunk once.
+/// Looks the candidates up, each chunk once, and copies contents of `bytes` in all: there is no room
+/// for more.
 fn find(
     tables: &Tables<'_>,
     number: u64,
     picks: &[(usize, Candidate)],
     limits: Limits,
+    mut bytes: u64,
 ) -> Result<Vec<Found>> {
     let mut order: Vec<usize> = (0..picks.len()).collect();
     order.sort_unstable_by_key(|&at| picks[at].1.id);
@@ -206,46 +210,61 @@ fn find(
             let Candidate { id, delivered, .. } = picks[at].1;
             let entry = view.entry((id - chunk) as usize)?;
             let is_over = limits.is_over(&entry, view.sent_at_ms());
-            let message = message(&view, &entry, id, delivered.attempts + 1)?;
-            found.insert(at, Found { entry, is_over, message });
+            let is_inline = matches!(entry.content, Content::Inline { .. });
+            let has_content = is_inline && !is_over && entry.bytes() <= bytes;
+            let mut message = message(&view, &entry, id, delivered.attempts + 1);
+            if has_content {
+                bytes -= entry.bytes();
+                copy_inline(&view, &entry, &mut message)?;
+            }
+            found.insert(at, Found { entry, is_over, has_content, message });
         }
     }
     Ok(found.into_values().collect())
 }
 
-/// A message without the content of a large one.
-fn message(
-    view: &ChunkView<'_>,
-    entry: &EntryView,
-    id: u64,
-    attempt: u32,
-) -> Result<ReceivedMessage> {
-    let (fields, bytes) = match entry.content {
-        Content::Inline { fields, body, end } => {
-            let mut whole = Bytes::copy_from_slice(view.bytes(fields, end)?);
-            (whole.split_to(body - fields), whole)
-        }
-        Content::External { .. } => (Bytes::new(), Bytes::new()),
-    };
-    Ok(ReceivedMessage {
+/// A message without content.
+fn message(view: &ChunkView<'_>, entry: &EntryView, id: u64, attempt: u32) -> ReceivedMessage {
+    ReceivedMessage {
         queue: 0,
         id,
         receipt: Receipt { queue: 0, lease: 0, id: 0, secret: 0 },
         attempt,
         sent_at_ms: view.sent_at_ms(),
         lease_until_ms: 0,
-        fields,
-        body: Body { bytes, crc: entry.crc },
-    })
+        fields: Bytes::new(),
+        body: Body { bytes: Bytes::new(), crc: entry.crc },
+    }
+}
+
+/// Copies what stands in the chunk.
+fn copy_inline(
+    view: &ChunkView<'_>,
+    entry: &EntryView,
+    message: &mut ReceivedMessage,
+) -> Result<()> {
+    if let Content::Inline { fields, body, end } = entry.content {
+        let mut whole = Bytes::copy_from_slice(view.bytes(fields, end)?);
+        message.fields = whole.split_to(body - fields);
+        message.body.bytes = whole;
+    }
+    Ok(())
 }
 
 /// The message with its content, held against its check sum.
-fn with_content(tables: &Tables<'_>, number: u64, found: Found) -> Result<ReceivedMessage> {
-    let Found { entry, mut message, .. } = found;
+fn with_content(
+    tables: &Tables<'_>,
+    number: u64,
+    chunk: u64,
+    found: Found,
+) -> Result<ReceivedMessage> {
+    let Found { entry, has_content, mut message, .. } = found;
     if let Content::External { fields, body } = entry.content {
         let mut whole = Bytes::from(tables.parts(number, message.id, fields + body)?);
         message.fields = whole.split_to(fields);
         message.body.bytes = whole;
+    } else if !has_content {
+        copy_inline(&tables.chunk(number, chunk)?.view()?, &entry, &mut message)?;
     }
     if !message.body.is_intact() {
         let what = format!("message {} of queue {number} does not have its CRC-32C", message.id);

@@ -60,12 +60,7 @@ pub struct Spans(Vec<(u16, u16)>);
 impl Spans {
     /// Adds an index behind all others.
     pub fn push(&mut self, index: u16) {
-        match self.0.last_mut() {
-            Some((first, count)) if u32::from(*first) + u32::from(*count) == u32::from(index) => {
-                *count += 1;
-            }
-            _ => self.0.push((index, 1)),
-        }
+        self.push_span(index, 1);
     }
 
     /// True when the index is in it.
@@ -79,20 +74,35 @@ impl Spans {
         self.0.iter().flat_map(|(first, count)| *first..=*first + (*count - 1))
     }
 
-    /// Adds indexes and takes others out: each rising.
+    /// Adds `count` neighbours behind all others.
+    fn push_span(&mut self, first: u16, count: u16) {
+        match self.0.last_mut() {
+            _ if count == 0 => {}
+            Some((before, length)) if u32::from(*before) + u32::from(*length) == first.into() => {
+                *length += count;
+            }
+            _ => self.0.push((first, count)),
+        }
+    }
+
+    /// Adds indexes and takes others out: each rising. Takes no longer for more neighbours.
     fn change(&mut self, add: &[u16], remove: &[u16]) {
         let mut left = Self::default();
         let mut add = add.iter().copied().peekable();
         let mut remove = remove.iter().copied().peekable();
-        for index in self.indexes() {
-            while let Some(new) = add.next_if(|new| *new < index) {
+        for &(first, count) in &self.0 {
+            let end = first + count;
+            while let Some(new) = add.next_if(|new| *new < first) {
                 left.push(new);
             }
-            while remove.next_if(|old| *old < index).is_some() {}
-            add.next_if_eq(&index);
-            if remove.next_if_eq(&index).is_none() {
-                left.push(index);
+            while add.next_if(|known| *known < end).is_some() {}
+            while remove.next_if(|old| *old < first).is_some() {}
+            let mut at = first;
+            while let Some(old) = remove.next_if(|old| *old < end) {
+                left.push_span(at, old - at);
+                at = old + 1;
             }
+            left.push_span(at, end - at);
         }
         add.for_each(|new| left.push(new));
         *self = left;
@@ -126,6 +136,36 @@ impl Spans {
             spans.push((first, count));
         }
         Ok(Self(spans))
+    }
+}
+
+impl IntoIterator for Spans {
+    type Item = u16;
+    type IntoIter = Indexes;
+
+    fn into_iter(self) -> Indexes {
+        Indexes { spans: self.0.into_iter(), at: 0, end: 0 }
+    }
+}
+
+/// The indexes of spans, one by one, in as little memory.
+#[derive(Debug)]
+pub struct Indexes {
+    spans: std::vec::IntoIter<(u16, u16)>,
+    at: u16,
+    end: u16,
+}
+
+impl Iterator for Indexes {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        if self.at == self.end {
+            let (first, count) = self.spans.next()?;
+            (self.at, self.end) = (first, first + count);
+        }
+        self.at += 1;
+        Some(self.at - 1)
     }
 }
 
@@ -456,6 +496,7 @@ mod tests {
         assert_eq!(some.0, [(0, 3), (7, 1), (9, 2)]);
         assert_eq!(Spans::from_bytes(&some.to_bytes()).unwrap(), some);
         assert_eq!(some.indexes().collect::<Vec<_>>(), [0, 1, 2, 7, 9, 10]);
+        assert_eq!(some.clone().into_iter().collect::<Vec<_>>(), [0, 1, 2, 7, 9, 10]);
         for index in 0..12 {
             assert_eq!(some.contains(index), [0, 1, 2, 7, 9, 10].contains(&index), "{index}");
         }
@@ -473,6 +514,10 @@ mod tests {
         assert_eq!(some, Spans::default());
         some.change(&[4], &[]);
         assert_eq!(some, spans(&[4]));
+        some.change(&[3, 4, 5, 65_534], &[]);
+        assert_eq!(some, spans(&[3, 4, 5, 65_534]));
+        some.change(&[2, 6], &[4, 65_534]);
+        assert_eq!(some.0, [(2, 2), (5, 2)]);
     }
 
     #[test]

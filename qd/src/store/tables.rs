@@ -278,15 +278,16 @@ impl<'t> Tables<'t> {
     pub fn parts_start(&self, queue: u64, id: u64, bytes: usize) -> Result<Vec<u8>> {
         let mut start = Vec::with_capacity(bytes);
         for row in self.parts.range((queue, id, 0)..=(queue, id, u32::MAX))? {
-            if start.len() >= bytes {
+            let left = bytes - start.len();
+            if left == 0 {
                 break;
             }
-            start.extend_from_slice(row?.1.value());
+            let row = row?.1;
+            start.extend_from_slice(row.value().get(..left).unwrap_or(row.value()));
         }
         if start.len() < bytes {
             return Err(damaged(&format!("parts of message {id} of queue {queue}: cut short")));
         }
-        start.truncate(bytes);
         Ok(start)
     }
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::super::{CHUNKS_WALKED_PER_RECORD_MAX, Queue};
-use crate::store::lanes::{Lane, WaitingRow};
+use crate::store::lanes::{Indexes, Lane, WaitingRow};
 use crate::store::lease::Delivered;
 use crate::store::{Result, StoreError, Tables};
 
@@ -26,7 +26,6 @@ pub(super) struct Candidate {
 /// The ready messages of one lane in the order of their ids, read a row at a time.
 pub(super) struct Source {
     pub kind: Kind,
-    pub ready: VecDeque<Candidate>,
     /// There is nothing more to be read.
     is_over: bool,
     /// It gives nothing more in this receive: the time of its next message is over.
@@ -40,8 +39,10 @@ pub(super) enum Kind {
     /// A lane with rows in `waiting`.
     Lane {
         lane: Lane,
-        /// The first chunk that was not read.
-        from: u64,
+        /// The chunk that was read last.
+        chunk: u64,
+        /// What is left of it.
+        indexes: Indexes,
         /// Ids from here on must wait.
         until: u64,
     },
@@ -52,6 +53,8 @@ pub(super) enum Kind {
 /// How far the default lane was read.
 pub(super) struct DefaultLane {
     pub cursor: u64,
+    /// Candidates of what was read.
+    pub ready: VecDeque<Candidate>,
     untouched: u64,
     /// Rows of `returned` that were read and are not candidates yet.
     returned: VecDeque<(u64, Delivered)>,
@@ -61,37 +64,23 @@ pub(super) struct DefaultLane {
 
 impl Source {
     fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            ready: VecDeque::new(),
-            is_over: false,
-            is_shut: false,
-            taken: Vec::new(),
-            left: Vec::new(),
-        }
+        Self { kind, is_over: false, is_shut: false, taken: Vec::new(), left: Vec::new() }
     }
 
     fn of_row(row: WaitingRow, until: u64) -> Self {
         let WaitingRow { lane, chunk, spans } = row;
-        let mut source = Self::new(Kind::Lane { lane, from: chunk + 1, until });
-        source.push_row(chunk, spans.indexes(), until);
-        source
+        Self::new(Kind::Lane { lane, chunk, indexes: spans.into_iter(), until })
     }
 
     fn of_default(queue: &Queue) -> Self {
         Self::new(Kind::Default(DefaultLane {
             cursor: queue.cursor,
+            ready: VecDeque::new(),
             untouched: queue.untouched(),
             returned: VecDeque::new(),
             returned_from: 0,
             returned_left: queue.returned,
         }))
-    }
-
-    fn push_row(&mut self, chunk: u64, indexes: impl Iterator<Item = u16>, until: u64) {
-        let ids = indexes.map(|index| chunk + u64::from(index)).take_while(|id| *id < until);
-        let delivered = Delivered::default();
-        self.ready.extend(ids.map(|id| Candidate { id, chunk, delivered, returned: false }));
     }
 
     /// Its group.
@@ -105,13 +94,8 @@ impl Source {
 
 impl DefaultLane {
     /// Reads on until there is a candidate or no more. Counts the chunks that had none.
-    fn read(
-        &mut self,
-        tables: &Tables<'_>,
-        number: u64,
-        walked: &mut usize,
-        ready: &mut VecDeque<Candidate>,
-    ) -> Result<()> {
+    fn read(&mut self, tables: &Tables<'_>, number: u64, walked: &mut usize) -> Result<()> {
+        let ready = &mut self.ready;
         while ready.is_empty() && *walked < CHUNKS_WALKED_PER_RECORD_MAX {
             if self.returned.is_empty() && self.returned_left > 0 {
                 let page = tables.returned(number, self.returned_from, RETURNED_PAGE)?;
@@ -281,21 +265,29 @@ impl Source {
         number: u64,
         walked: &mut usize,
     ) -> Result<Option<Candidate>> {
-        if self.ready.is_empty() && !self.is_over {
-            match &mut self.kind {
-                Kind::Default(lane) => lane.read(tables, number, walked, &mut self.ready)?,
-                Kind::Lane { lane, from, until } => {
-                    let until = *until;
-                    let row = tables.waiting_from(number, lane, *from)?;
-                    if let Some(WaitingRow { chunk, spans, .. }) = row {
-                        *from = chunk + 1;
-                        self.push_row(chunk, spans.indexes(), until);
-                    }
-                }
-            }
-            self.is_over = self.ready.is_empty();
+        if self.is_over || self.is_shut {
+            return Ok(None);
         }
-        if self.is_shut { Ok(None) } else { Ok(self.ready.pop_front()) }
+        let candidate = match &mut self.kind {
+            Kind::Default(lane) => {
+                lane.read(tables, number, walked)?;
+                lane.ready.pop_front()
+            }
+            Kind::Lane { lane, chunk, indexes, until } => {
+                let mut index = indexes.next();
+                if index.is_none()
+                    && let Some(row) = tables.waiting_from(number, lane, *chunk + 1)?
+                {
+                    (*chunk, *indexes) = (row.chunk, row.spans.into_iter());
+                    index = indexes.next();
+                }
+                let (chunk, delivered) = (*chunk, Delivered::default());
+                let id = index.map(|index| chunk + u64::from(index)).filter(|id| *id < *until);
+                id.map(|id| Candidate { id, chunk, delivered, returned: false })
+            }
+        };
+        self.is_over = candidate.is_none();
+        Ok(candidate)
     }
 }
 

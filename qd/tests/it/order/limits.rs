@@ -2,10 +2,11 @@
 
 use qd::shard::command::{Receive, Send, Transact};
 use qd::shard::{Command, NewMessage, Outcome, SETTLED_PER_RECORD_MAX};
-use qd_protocol::verbs::{Sent, SentRun};
+use qd_protocol::verbs::{SendEntry, Sent, SentRun};
 use qd_protocol::{AttributeChanges, ErrorCode};
 
 use super::{Run, group, message, name};
+use crate::random_work::stored;
 
 #[test]
 fn receive_does_not_pass_over_all_groups_whose_time_is_over() {
@@ -93,4 +94,24 @@ fn full_queue_drops_the_oldest_of_its_lanes_behind_however_many_leased_ones() {
     let ids: Vec<u64> = run.receive(2_503).iter().map(|message| message.id).collect();
     assert!([1, held[0].id, 2_502, 2_503].iter().all(|id| !ids.contains(id)));
     assert!(ids.contains(&held[1].id) && ids.contains(&2_504));
+}
+
+#[test]
+fn messages_of_lanes_come_whole_whether_they_fit_or_are_the_first_that_does_not() {
+    let mut run = Run::new(AttributeChanges::default());
+    let large = |at: u8| {
+        let mut entry = SendEntry::new(vec![at; 50_000]);
+        entry.properties.group = format!("{}", at % 3);
+        stored(entry)
+    };
+    run.send("jobs", (0..20).map(large).collect());
+    let mut count = 0;
+    for (bytes_max, most) in [(1, 1), (120_000, 2), (1 << 20, 20), (1, 0)] {
+        let received = run.receive_with(100, |receive| receive.bytes_max = bytes_max);
+        assert!(received.len() <= most && received.iter().all(|message| message.body.is_intact()));
+        assert!(received.iter().all(|message| message.body.bytes.len() == 50_000));
+        count += received.len();
+        run.check();
+    }
+    assert_eq!(count, 20);
 }

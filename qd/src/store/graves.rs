@@ -33,28 +33,39 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Forgets the times to live in the first chunks of a dropped queue, which are freed next.
-    fn forget_expiries(&mut self, queue: u64, most: usize) -> Result<()> {
-        let mut found = Vec::new();
-        for row in self.chunks.range((queue, 0)..=(queue, u64::MAX))?.take(most) {
+    /// Frees the first chunks of a dropped queue and the times to live of their messages, about `most`
+    /// rows of both; fewer only when none is left. Returns how many.
+    fn free_chunks(&mut self, queue: u64, most: usize) -> Result<usize> {
+        let (mut chunks, mut lives) = (Vec::new(), Vec::new());
+        for row in self.chunks.range((queue, 0)..=(queue, u64::MAX))? {
+            if chunks.len() + lives.len() >= most {
+                break;
+            }
             let (key, row) = row?;
             let view = ChunkView::new(row.value())?;
             for index in 0..view.count() {
                 if let Some(expires_ms) = view.entry(index)?.expires_ms {
-                    found.push((expires_ms, queue, key.value().1 + index as u64));
+                    lives.push((expires_ms, queue, key.value().1 + index as u64));
                 }
             }
+            chunks.push(key.value());
         }
-        for key in found {
+        for key in &lives {
             self.expiry.remove(key)?;
         }
-        Ok(())
+        for key in &chunks {
+            self.chunks.remove(key)?;
+        }
+        Ok(chunks.len() + lives.len())
     }
 
-    /// Frees up to `most` rows of one queue; fewer only when none is left.
+    /// Frees up to about `most` rows of one queue; fewer only when none is left.
     fn free_rows_of(&mut self, queue: u64, most: usize) -> Result<usize> {
         let whole = (queue, 0)..=(queue, u64::MAX);
-        let mut freed = 0;
+        let mut freed = self.free_chunks(queue, most)?;
+        if freed >= most {
+            return Ok(freed);
+        }
         macro_rules! free {
             ($($table:ident: $range:expr),+) => {$(
                 let found = keys(self.$table.range($range)?, most - freed)?;
@@ -64,9 +75,7 @@ impl Tables<'_> {
                 }
             )+};
         }
-        self.forget_expiries(queue, most)?;
         free!(
-            chunks: whole.clone(),
             parts: (queue, 0, 0)..=(queue, u64::MAX, u32::MAX),
             marks: whole.clone(),
             returned: whole.clone(),

@@ -1,7 +1,7 @@
 //! Work of a record that is bounded, whatever a client asks for.
 
-use qd::shard::command::{Receive, Send, Transact};
-use qd::shard::{Command, NewMessage, Outcome, SETTLED_PER_RECORD_MAX};
+use qd::shard::command::{Purge, Receive, Send, Transact};
+use qd::shard::{Command, Entry, NewMessage, Outcome, SETTLED_PER_RECORD_MAX};
 use qd_protocol::verbs::{SendEntry, Sent, SentRun};
 use qd_protocol::{AttributeChanges, ErrorCode};
 
@@ -114,4 +114,32 @@ fn messages_of_lanes_come_whole_whether_they_fit_or_are_the_first_that_does_not(
         run.check();
     }
     assert_eq!(count, 20);
+}
+
+#[test]
+fn times_to_live_of_a_purged_queue_are_forgotten_little_by_little() {
+    let mut run = Run::new(AttributeChanges::default());
+    let mortal = NewMessage { ttl_ms: Some(1_000_000), ..message(0, "", None) };
+    for _ in 0..4 {
+        run.send("jobs", vec![mortal.clone(); 5_000]);
+    }
+    let purge = Purge {
+        queue: name("jobs"),
+        older_than_ms: None,
+        headers: Vec::new(),
+        dry_run: false,
+        after: 0,
+        through: 0,
+    };
+    let entry = Entry { origin: None, command: Command::Purge(purge) };
+    let (mut unfinished, mut records) = (run.record(vec![entry]).unfinished, 1);
+    while unfinished {
+        run.check();
+        unfinished = run.record(Vec::new()).unfinished;
+        records += 1;
+    }
+    // A chunk has about a thousand such messages, and goes as a whole.
+    assert!(records > 10, "{records} records");
+    assert_eq!(run.machine.next_due_ms().unwrap(), None);
+    run.check();
 }

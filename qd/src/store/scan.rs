@@ -73,13 +73,15 @@ impl Tables<'_> {
         }
         for row in self.marks.iter()? {
             let (queue, first) = row?.0.value();
-            if self.chunks.get((queue, first))?.is_none() {
+            // The rows of a queue that is gone are freed one after the other.
+            if self.chunks.get((queue, first))?.is_none() && !self.is_buried(queue)? {
                 faults.push(format!("marks of chunk {first} of queue {queue}: there is none"));
             }
         }
         for row in self.parts.iter()? {
             let (queue, id, part) = row?.0.value();
-            if self.chunk_from(queue, id)?.is_none_or(|row| row.first > id) {
+            let has_chunk = self.chunk_from(queue, id)?.is_some_and(|row| row.first <= id);
+            if !has_chunk && !self.is_buried(queue)? {
                 faults.push(format!("part {part} of message {id} of queue {queue}: there is none"));
             }
         }
@@ -93,7 +95,6 @@ impl Tables<'_> {
             let (key, row) = row?;
             let ((queue, lease), row) = (key.value(), LeaseRow::from_bytes(row.value())?);
             let ends = self.lease_ends.get((row.end_ms(), queue, lease))?.is_some();
-            // The rows of a queue that is gone are freed one after the other.
             if !ends && !self.is_buried(queue)? {
                 faults.push(format!("lease {lease} of queue {queue} never ends"));
             }

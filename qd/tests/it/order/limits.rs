@@ -116,13 +116,8 @@ fn messages_of_lanes_come_whole_whether_they_fit_or_are_the_first_that_does_not(
     assert_eq!(count, 20);
 }
 
-#[test]
-fn times_to_live_of_a_purged_queue_are_forgotten_little_by_little() {
-    let mut run = Run::new(AttributeChanges::default());
-    let mortal = NewMessage { ttl_ms: Some(1_000_000), ..message(0, "", None) };
-    for _ in 0..4 {
-        run.send("jobs", vec![mortal.clone(); 5_000]);
-    }
+/// Purges all of `jobs`. Returns whether rows of it are left.
+fn purge(run: &mut Run) -> bool {
     let purge = Purge {
         queue: name("jobs"),
         older_than_ms: None,
@@ -131,8 +126,35 @@ fn times_to_live_of_a_purged_queue_are_forgotten_little_by_little() {
         after: 0,
         through: 0,
     };
-    let entry = Entry { origin: None, command: Command::Purge(purge) };
-    let (mut unfinished, mut records) = (run.record(vec![entry]).unfinished, 1);
+    run.record(vec![Entry { origin: None, command: Command::Purge(purge) }]).unfinished
+}
+
+#[test]
+fn rows_of_a_purged_queue_that_are_not_freed_yet_are_no_faults() {
+    let mut run = Run::new(AttributeChanges::default());
+    // Each is stored outside its chunk.
+    run.send("jobs", vec![stored(SendEntry::new(vec![7; 66_000])); 300]);
+    // Each has a chunk of its own, with marks.
+    for _ in 0..300 {
+        run.send("jobs", vec![message(0, "", None), message(0, "a", None)]);
+    }
+    let mut unfinished = purge(&mut run);
+    assert!(unfinished);
+    while unfinished {
+        run.check();
+        unfinished = run.record(Vec::new()).unfinished;
+    }
+    run.check();
+}
+
+#[test]
+fn times_to_live_of_a_purged_queue_are_forgotten_little_by_little() {
+    let mut run = Run::new(AttributeChanges::default());
+    let mortal = NewMessage { ttl_ms: Some(1_000_000), ..message(0, "", None) };
+    for _ in 0..4 {
+        run.send("jobs", vec![mortal.clone(); 5_000]);
+    }
+    let (mut unfinished, mut records) = (purge(&mut run), 1);
     while unfinished {
         run.check();
         unfinished = run.record(Vec::new()).unfinished;

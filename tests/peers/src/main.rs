@@ -4,7 +4,7 @@
 //! Always true here:
 //!
 //! - Every server gets the same workloads ([`work`]) from the same single thread.
-//! - A server's own words are in one file: [`beanstalk`], [`nats`], [`pg`], [`rabbit`],
+//! - A server's own words are in one file: [`beanstalk`], [`nats`], [`pg`], [`qd`], [`rabbit`],
 //!   [`redis`].
 //! - Any error ends the run: what was measured until then is printed.
 
@@ -17,6 +17,7 @@ mod limits;
 mod nats;
 mod peer;
 mod pg;
+mod qd;
 mod rabbit;
 mod redis;
 mod report;
@@ -66,7 +67,7 @@ struct RunArgs {
     /// What the lines call it
     #[arg(long)]
     label: String,
-    /// HOST:PORT
+    /// HOST:PORT; for qd also unix: and a path
     #[arg(long)]
     addr: String,
     /// The server's process, to read its CPU time
@@ -94,6 +95,10 @@ enum PeerKind {
     RabbitQuorum,
     RabbitClassic,
     Pg,
+    /// A receive, then a delete
+    Qd,
+    /// A receive that deletes what the one before it received
+    QdSettle,
 }
 
 fn main() -> Result<()> {
@@ -119,6 +124,8 @@ async fn run(args: RunArgs) -> Result<()> {
             all(&rabbit::Rabbit { addr, queue_type: "classic" }, &args).await
         }
         PeerKind::Pg => all(&pg::Pg { addr }, &args).await,
+        PeerKind::Qd => all(&qd::Qd::new(&addr, qd::DeleteBy::Delete)?, &args).await,
+        PeerKind::QdSettle => all(&qd::Qd::new(&addr, qd::DeleteBy::NextReceive)?, &args).await,
     }
 }
 

@@ -23,7 +23,8 @@ pub trait Conn: Send + Sized + 'static {
     /// [`Conn::finish`]. Returns how many; 0 means that none was there.
     fn take(&mut self, max: usize) -> impl Future<Output = Result<usize>> + Send;
 
-    /// Deletes what the last `take` left to be deleted. Returns whether there was any.
+    /// Deletes what the last `take` left to be deleted, and returns whether there was any; comes
+    /// after the last `take`.
     fn finish(&mut self) -> impl Future<Output = Result<bool>> + Send {
         async { Ok(false) }
     }

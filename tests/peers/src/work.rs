@@ -209,12 +209,7 @@ impl<P: Peer> Run<'_, P> {
 }
 
 /// Sends from every connection at once until a limit is met.
-fn start_sends<C: Conn>(
-    conns: Vec<C>,
-    body: usize,
-    batch: usize,
-    limits: Limits,
-) -> JoinSet<Result<Tally>> {
+fn start_sends<C: Conn>(conns: Vec<C>, body: usize, batch: usize, limits: Limits) -> Tasks<C> {
     let body: Arc<[u8]> = (b'a'..=b'z').cycle().take(body).collect();
     let claimed = Arc::new(AtomicU64::new(0));
     let (most, end) = (limits.messages, now() + limits.time);
@@ -233,7 +228,7 @@ fn start_sends<C: Conn>(
                 conn.send(&body, n).await?;
                 tally.add(n, began);
             }
-            Ok(tally)
+            Ok((tally, conn))
         });
     }
     tasks
@@ -245,7 +240,7 @@ fn start_takes<C: Conn>(
     batch: usize,
     goal: &Arc<AtomicU64>,
     time: Duration,
-) -> JoinSet<Result<Tally>> {
+) -> Tasks<C> {
     let taken = Arc::new(AtomicU64::new(0));
     let end = now() + time;
     let mut tasks = JoinSet::new();
@@ -267,16 +262,24 @@ fn start_takes<C: Conn>(
             if conn.finish().await? {
                 tally.last = Some(now());
             }
-            Ok(tally)
+            Ok((tally, conn))
         });
     }
     tasks
 }
 
-async fn join(mut tasks: JoinSet<Result<Tally>>) -> Result<Tally> {
-    let mut all = Tally::default();
+/// The tasks of one phase, one a connection.
+type Tasks<C> = JoinSet<Result<(Tally, C)>>;
+
+/// Waits for all of them; until then no connection is closed. What a server has not yet made of
+/// the acks of a connection (AMQP does not answer them) it may forget when that is closed, and
+/// deliver the messages to the connections that still receive.
+async fn join<C: Conn>(mut tasks: Tasks<C>) -> Result<Tally> {
+    let (mut all, mut conns) = (Tally::default(), Vec::with_capacity(tasks.len()));
     while let Some(done) = tasks.join_next().await {
-        all.merge(done??);
+        let (tally, conn) = done??;
+        all.merge(tally);
+        conns.push(conn);
     }
     Ok(all)
 }

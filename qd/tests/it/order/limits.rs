@@ -81,6 +81,7 @@ fn full_queue_drops_the_oldest_of_its_lanes_behind_however_many_leased_ones() {
     let mut refused = 0;
     while run.send("jobs", vec![message(5, "e", None)])[0] == Err(ErrorCode::QueueFull) {
         refused += 1;
+        assert!(refused < 10, "it is refused for ever");
         run.check();
         run.reopen();
     }

@@ -21,6 +21,9 @@ use crate::store::StoreError;
 /// Bytes of records behind which a checkpoint is due: 4 MiB. With 16 MiB sends in batches were as
 /// fast, and their p99 was 40 ms instead of 17 ms: everybody waits while it is made.
 const CHECKPOINT_BYTES: usize = 4 << 20;
+/// What a row that was freed counts towards the next checkpoint, so that it has at most 64 MiB of chunks
+/// to give back: that of a purge of 10 million messages took 0.1 s.
+const CHECKPOINT_BYTES_PER_ROW_FREED: usize = 1 << 10;
 /// Longest time without a checkpoint while there is something to be saved: 1 s.
 const CHECKPOINT_MS: u64 = 1_000;
 
@@ -119,7 +122,9 @@ impl Local {
         record.encode(&mut payload);
         self.unsaved_bytes += payload.len();
         self.log.append(sequence, payload.freeze(), alone)?;
-        Ok(self.machine.as_mut().expect(ALIVE).apply(&record)?)
+        let applied = self.machine.as_mut().expect(ALIVE).apply(&record)?;
+        self.unsaved_bytes += applied.freed * CHECKPOINT_BYTES_PER_ROW_FREED;
+        Ok(applied)
     }
 
     /// Runs `callback` when all records so far are durable; never, when that fails.

@@ -53,7 +53,7 @@ pub const DELIVERED_BYTES_PER_RECORD_MAX: u64 = 8 << 20;
 /// Most chunks without a ready message that the receives of one record look at.
 pub const CHUNKS_WALKED_PER_RECORD_MAX: usize = 1_000;
 /// Most rows of dropped queues and idle producers that one record frees.
-const FREED_PER_RECORD_MAX: usize = 256;
+const FREED_PER_RECORD_MAX: usize = 64;
 
 /// The state machine: rows on disk, and in memory what each queue's row holds.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub struct Applied {
     pub touched: Vec<u64>,
     /// State time, in ms, from which on the next settlement is due.
     pub next_due_ms: Option<u64>,
+    /// Rows of dropped queues that were freed.
+    pub freed: usize,
     /// True when rows are left to be freed: an empty record goes on with it.
     pub unfinished: bool,
 }
@@ -144,13 +146,14 @@ impl Machine {
                 }
             }
             let touched = step.finish()?;
-            tables.free_rows(FREED_PER_RECORD_MAX)?;
+            let freed = tables.free_rows(FREED_PER_RECORD_MAX)?;
             tables.set_position(*position)?;
             Ok(Applied {
                 outcomes,
                 dropped,
                 touched,
                 next_due_ms: next_due_ms(tables, retention)?,
+                freed,
                 unfinished: tables.has_graves()?,
             })
         })

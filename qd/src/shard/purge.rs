@@ -71,7 +71,8 @@ impl Step<'_, '_> {
             self.tables.remove_due(retry_ms, number, 0)?;
         }
         self.touched.remove(&number);
-        self.tables.bury_queue(number)?;
+        let has_ttl = queue.as_ref().is_some_and(|queue| queue.with_ttl > 0);
+        self.tables.bury_queue(number, has_ttl)?;
         Ok(queue)
     }
 

@@ -17,25 +17,26 @@ impl Tables<'_> {
         Ok(self.graves.get(queue)?.is_some())
     }
 
-    /// Frees up to about `most` rows of dropped queues.
-    pub fn free_rows(&mut self, most: usize) -> Result<()> {
+    /// Frees up to about `most` rows of dropped queues. Returns how many.
+    pub fn free_rows(&mut self, most: usize) -> Result<usize> {
         let mut room = most;
         while room > 0 {
-            let Some(queue) = self.graves.first()?.map(|(key, _)| key.value()) else {
+            let first = self.graves.first()?;
+            let Some((queue, has_ttl)) = first.map(|(key, row)| (key.value(), row.value())) else {
                 break;
             };
-            let freed = self.free_rows_of(queue, room)?;
+            let freed = self.free_rows_of(queue, has_ttl != 0, room)?;
             room = room.saturating_sub(freed);
             if room > 0 {
                 self.graves.remove(queue)?;
             }
         }
-        Ok(())
+        Ok(most - room)
     }
 
     /// Frees the first chunks of a dropped queue and the times to live of their messages, about `most`
     /// rows of both; fewer only when none is left. Returns how many.
-    fn free_chunks(&mut self, queue: u64, most: usize) -> Result<usize> {
+    fn free_chunks(&mut self, queue: u64, has_ttl: bool, most: usize) -> Result<usize> {
         let (mut chunks, mut lives) = (Vec::new(), Vec::new());
         for row in self.chunks.range((queue, 0)..=(queue, u64::MAX))? {
             if chunks.len() + lives.len() >= most {
@@ -43,7 +44,8 @@ impl Tables<'_> {
             }
             let (key, row) = row?;
             let view = ChunkView::new(row.value())?;
-            for index in 0..view.count() {
+            // Reading all entries takes many times as long as freeing them.
+            for index in 0..if has_ttl { view.count() } else { 0 } {
                 if let Some(expires_ms) = view.entry(index)?.expires_ms {
                     lives.push((expires_ms, queue, key.value().1 + index as u64));
                 }
@@ -60,9 +62,9 @@ impl Tables<'_> {
     }
 
     /// Frees up to about `most` rows of one queue; fewer only when none is left.
-    fn free_rows_of(&mut self, queue: u64, most: usize) -> Result<usize> {
+    fn free_rows_of(&mut self, queue: u64, has_ttl: bool, most: usize) -> Result<usize> {
         let whole = (queue, 0)..=(queue, u64::MAX);
-        let mut freed = self.free_chunks(queue, most)?;
+        let mut freed = self.free_chunks(queue, has_ttl, most)?;
         if freed >= most {
             return Ok(freed);
         }

@@ -23,7 +23,7 @@
 //! | `dedup_windows` | queue, dedup id | u64 id of the newest message sent with it, u64 window ends at (state ms) |
 //! | `dedup_ends` | end in state ms, queue, id of that message | the dedup id |
 //! | `producers` | generation, producer | recent request numbers and answers (`shard::producers`) |
-//! | `graves` | queue | nothing: the queue was dropped and its rows are still to be freed |
+//! | `graves` | queue | u8 1 when messages of it have times to live: the queue was dropped or purged, and its rows are still to be freed |
 //!
 //! Integers inside values are little-endian. A live message is found by its id: the chunk with the
 //! greatest first id that is not above it. It is *untouched* (no other row) while its id is at or
@@ -73,4 +73,4 @@ pub(super) const TRIED: TableDefinition<(u64, u64), &[u8]> = TableDefinition::ne
 pub(super) const HOLDS: TableDefinition<&[u8], ()> = TableDefinition::new("holds");
 pub(super) const RING: TableDefinition<&[u8], ()> = TableDefinition::new("ring");
 pub(super) const TURNS: TableDefinition<(u64, u8), &[u8]> = TableDefinition::new("turns");
-pub(super) const GRAVES: TableDefinition<u64, ()> = TableDefinition::new("graves");
+pub(super) const GRAVES: TableDefinition<u64, u8> = TableDefinition::new("graves");

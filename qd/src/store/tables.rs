@@ -50,7 +50,7 @@ pub struct Tables<'t> {
     pub(super) holds: Table<'t, &'static [u8], ()>,
     pub(super) ring: Table<'t, &'static [u8], ()>,
     pub(super) turns: Table<'t, (u64, u8), &'static [u8]>,
-    pub(super) graves: Table<'t, u64, ()>,
+    pub(super) graves: Table<'t, u64, u8>,
 }
 
 /// A message that is not visible yet.
@@ -181,10 +181,11 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Removes a queue's row and marks all its other rows to be freed.
-    pub fn bury_queue(&mut self, queue: u64) -> Result<()> {
+    /// Removes a queue's row and marks all its other rows to be freed; `has_ttl`: messages of it have
+    /// times to live.
+    pub fn bury_queue(&mut self, queue: u64, has_ttl: bool) -> Result<()> {
         self.queues.remove(queue)?;
-        self.graves.insert(queue, ())?;
+        self.graves.insert(queue, u8::from(has_ttl))?;
         Ok(())
     }
 

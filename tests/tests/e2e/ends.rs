@@ -1,7 +1,8 @@
 //! How `qctl` ends when something ends it: signals, time limits, closed pipes, strange servers.
 
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -194,4 +195,25 @@ fn stream_from_a_pipe_is_sent_as_it_comes_and_its_ids_are_told() {
     send.close_stdin();
     let done = send.finish();
     assert_eq!((done.exit, done.text().as_str()), (0, "1\n2\n3\n4\n"), "{done:?}");
+}
+
+#[test]
+fn failure_is_told_in_one_write() {
+    // What is written at once to a socket of datagrams is one of them.
+    let (told, stderr) = UnixDatagram::pair().unwrap();
+    let status = Command::new(programs::qctl())
+        .args(["--server", "unix:/nonexistent/s", "-o", "json", "ping"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(OwnedFd::from(stderr))
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(69));
+    told.set_nonblocking(true).unwrap();
+    let mut text = [0; 4_096];
+    let length = told.recv(&mut text).unwrap();
+    let lines: Vec<&str> = std::str::from_utf8(&text[..length]).unwrap().lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("qctl: cannot connect"), "{lines:?}");
+    assert!(lines[1].starts_with('{') && lines[1].ends_with('}'), "{lines:?}");
 }

@@ -138,6 +138,9 @@ error_codes! {
     NoDeadLetter = 26, "no_dead_letter", FixRequest, false;
     /// A message that is sent to an ordered queue has a priority, which has no meaning there.
     PriorityOnOrdered = 27, "priority_on_ordered", FixRequest, false;
+    /// The messages of an atomic step for one queue are over its `max-messages` or `max-bytes` by
+    /// themselves.
+    StepTooLarge = 28, "step_too_large", LimitReached, false;
     /// The lease of this receipt is over; the message may be with somebody else.
     ReceiptExpired = 30, "receipt_expired", Gone, false;
     /// No lease ever had this receipt.

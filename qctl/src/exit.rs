@@ -288,6 +288,7 @@ fn exit_of_refusal(refusal: &Refusal) -> Exit {
         }
         ErrorCode::AttributeOutOfRange | ErrorCode::AttributesConflict => Exit::Usage,
         ErrorCode::MessageTooLarge
+        | ErrorCode::StepTooLarge
         | ErrorCode::HeadersTooLarge
         | ErrorCode::ReceiptInvalid
         | ErrorCode::ReceiptOfOtherQueue => Exit::BadInput,
@@ -336,6 +337,7 @@ mod tests {
         assert_eq!(exit(ErrorCode::NoSuchMessage), 1);
         assert_eq!(exit(ErrorCode::MessageLeased), 75);
         assert_eq!(exit(ErrorCode::MessageTooLarge), 65);
+        assert_eq!(exit(ErrorCode::StepTooLarge), 65);
         assert_eq!(exit(ErrorCode::NoDeadLetter), 65);
         assert_eq!(exit(ErrorCode::PriorityOnOrdered), 65);
         assert_eq!(exit(ErrorCode::QueueNotEmpty), 1);

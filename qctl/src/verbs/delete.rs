@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use clap::{ArgAction, ArgGroup, Args};
-use qd_protocol::verbs::{self, SendEntry, delete::Statuses};
+use qd_protocol::verbs::{self, delete::Statuses};
 use qd_protocol::{MESSAGE_BYTES_MAX, QueueName, Receipt};
 
 use super::by_id;
+use super::message_flags::MessageFlags;
 use super::send::id_records;
 use super::send_atomic::Step;
 use super::send_input::Body;
@@ -48,6 +49,8 @@ pub struct Delete {
         conflicts_with = "ids"
     )]
     and_send: Vec<OsString>,
+    #[command(flatten)]
+    message: MessageFlags,
 }
 
 impl Delete {
@@ -55,6 +58,10 @@ impl Delete {
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         if !self.and_send.is_empty() {
             return self.and_send(session).await;
+        }
+        if self.message.any() {
+            let text = "the flags of a message go with --and-send";
+            return Err(Failure::Usage(text.to_owned()).of(&self.queue));
         }
         let report = Report::new(session, DONE)?;
         let queue = &self.queue;
@@ -74,7 +81,11 @@ impl Delete {
         session.out.header &= !session.out.is_table();
         let pairs: Vec<(QueueName, Body)> =
             self.and_send.chunks(2).map(message_to_send).collect::<Result<_, _>>()?;
-        let records = id_records(&session.out, pairs.len() > 1, false)?;
+        if self.message.is_unique() && !self.message.has_dedup_id() {
+            return Err(Failure::Usage("--unique needs --dedup-id".to_owned()).of(&self.queue));
+        }
+        let common = self.message.common().map_err(|failure| failure.of(&self.queue))?;
+        let records = id_records(&session.out, pairs.len() > 1, common.may_repeat())?;
         let Some(receipts) = Receipts { receipts: self.receipts }.check(session)? else {
             let text = "with --and-send receipts come from the arguments, not from standard input";
             return Err(Failure::Usage(text.to_owned()));
@@ -95,7 +106,7 @@ impl Delete {
             if body.len() as u64 > MESSAGE_BYTES_MAX {
                 return Err(too_large("the body"));
             }
-            step.add(&queue, SendEntry::new(body))?;
+            step.add(&queue, common.entry(body))?;
         }
         step.run(session, records).await
     }

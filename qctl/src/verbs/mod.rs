@@ -13,6 +13,7 @@ mod headers;
 pub mod held;
 pub mod info;
 pub mod list;
+mod message_flags;
 mod paged;
 pub mod pause;
 pub mod peek;

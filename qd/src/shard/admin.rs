@@ -72,7 +72,7 @@ impl Step<'_, '_> {
             return Ok(Err(refusal));
         }
         if queue.attributes.ordered != attributes.ordered && queue.live() > 0 {
-            return Ok(Err(not_empty(queue, ": `ordered` changes only while it is empty")));
+            return Ok(Err(not_empty(queue, "; ordered can change only while it is empty")));
         }
         if queue.attributes.ordered && !attributes.ordered {
             // What was said of its groups in this record means something else from now on.

@@ -192,6 +192,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Messages that are not dropped to make room, once what is `freed` has gone: those that consumers
+    /// hold, and those that wait for their dead-letter queue.
+    pub fn undroppable(&self, freed: Amount) -> u64 {
+        let Statistics { leased, dead_letter_blocked, .. } = self.statistics;
+        (leased + dead_letter_blocked).saturating_sub(freed.messages)
+    }
+
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(400);
         out.put_u8(LAYOUT);

@@ -169,6 +169,7 @@ impl Step<'_, '_> {
             let drops = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
                 && wanted.messages <= queue.attributes.max_messages
                 && wanted.bytes <= queue.attributes.max_bytes
+                && queue.undroppable(freed) + wanted.messages <= queue.attributes.max_messages
                 && self.dropped < DROPPED_PER_RECORD_MAX;
             if !drops {
                 return Ok(Err(refusal));

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qd_protocol::attributes::OVERFLOW_DROP_OLDEST;
 use qd_protocol::message::Properties;
 use qd_protocol::verbs::Sent;
-use qd_protocol::{Receipt, Refusal};
+use qd_protocol::{Attributes, ErrorCode, Receipt, Refusal};
 
 use super::command::{NewMessage, Send, Transact};
 use super::dedup::properties_of;
@@ -105,8 +105,12 @@ impl Step<'_, '_> {
         if let Err(refusal) = self.check_messages(&plan, &fresh) {
             return Ok(Err(refusal));
         }
+        let wanted = wanted(&plan, &fresh);
+        if let Err(refusal) = self.check_whole(&wanted) {
+            return Ok(Err(refused("", refusal)));
+        }
         let dropped = self.dropped;
-        let full = self.make_rooms(&plan, &fresh)?;
+        let full = self.make_rooms(&plan, wanted)?;
         if self.dropped > dropped {
             // What was dropped was perhaps the original of a duplicate.
             fresh = self.fresh(&plan)?;
@@ -244,14 +248,35 @@ impl Step<'_, '_> {
         Ok(())
     }
 
+    /// Refuses what will never fit at once, however empty its queue is: another try is in vain.
+    fn check_whole(&self, wanted: &BTreeMap<u64, Amount>) -> Checked<()> {
+        for (number, Amount { messages, bytes }) in wanted {
+            let queue = &self.queues[number];
+            let Attributes { max_messages, max_bytes, .. } = queue.attributes;
+            let name = queue.name.as_str();
+            for (limit, asked, maximum, unit) in [
+                ("max-messages", *messages, max_messages, "messages"),
+                ("max-bytes", *bytes, max_bytes, "bytes"),
+            ] {
+                if asked > maximum {
+                    let text = format!(
+                        "{asked} {unit} are too many for queue {name:?} in one step: at most {maximum} ({limit})"
+                    );
+                    let refusal = ErrorCode::StepTooLarge.refuse(text).with_queue(name);
+                    return Err(refusal.with_limit(limit, asked, maximum));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Lets queues that drop their oldest messages make room for what is sent to them. Returns
     /// those that cannot, and why.
-    fn make_rooms(&mut self, plan: &Plan<'_>, fresh: &[Fresh]) -> Result<BTreeMap<u64, Refusal>> {
-        let mut wanted: BTreeMap<u64, Amount> = BTreeMap::new();
-        for at in fresh {
-            let (number, _, message) = plan.message(*at);
-            wanted.entry(number).or_default().add(message.size);
-        }
+    fn make_rooms(
+        &mut self,
+        plan: &Plan<'_>,
+        wanted: BTreeMap<u64, Amount>,
+    ) -> Result<BTreeMap<u64, Refusal>> {
         let mut full = BTreeMap::new();
         for (number, wanted) in wanted {
             if self.queues[&number].attributes.overflow == OVERFLOW_DROP_OLDEST
@@ -290,6 +315,16 @@ impl Step<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// What each queue is to take at once.
+fn wanted(plan: &Plan<'_>, fresh: &[Fresh]) -> BTreeMap<u64, Amount> {
+    let mut wanted: BTreeMap<u64, Amount> = BTreeMap::new();
+    for at in fresh {
+        let (number, _, message) = plan.message(*at);
+        wanted.entry(number).or_default().add(message.size);
+    }
+    wanted
 }
 
 /// Says of a refusal which part it is about, and that nothing was done.

@@ -155,19 +155,19 @@ fn queue_that_drops_its_oldest_message_makes_room_for_all_of_a_step() {
     let sent = done(&mut run, step(&[("a", &receipts[..1])], &[two()]));
     assert_eq!(sent, [[taken(4), taken(5)]]);
     assert_eq!((run.statistics("b").dropped, run.statistics("b").ready), (2, 2));
-    // Three do not fit beside the leased one: nothing is sent, though some were dropped for it.
+    // Three do not fit beside the leased one, whatever is dropped: nothing is sent nor dropped.
     let three = ("b", vec![plain("x"), plain("y"), plain("z")]);
     let Outcome::Refused(refusal) = run.run(step(&[("a", &receipts[1..])], &[three])) else {
         panic!()
     };
     assert_eq!(refusal.code, ErrorCode::QueueFull);
-    assert!(refusal.text.starts_with("message 3 for queue \"b\": "), "{}", refusal.text);
+    assert!(refusal.text.starts_with("message 1 for queue \"b\": "), "{}", refusal.text);
     assert_eq!((run.statistics("a").leased, run.statistics("b").leased), (1, 1));
-    // What could never fit drops nothing.
-    let dropped = run.statistics("b").dropped;
+    // What could never fit need not be tried again, and drops nothing either.
     let four = ("b", vec![plain("x"); 4]);
-    let Outcome::Refused(_) = run.run(step(&[], &[four])) else { panic!() };
-    assert_eq!(run.statistics("b").dropped, dropped);
+    let Outcome::Refused(refusal) = run.run(step(&[], &[four])) else { panic!() };
+    assert_eq!((refusal.code, refusal.retryable), (ErrorCode::StepTooLarge, false));
+    assert_eq!(run.statistics("b").dropped, 2);
     run.replay();
 }
 

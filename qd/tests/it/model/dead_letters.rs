@@ -310,8 +310,11 @@ impl Model {
             if queue.has_room(size) {
                 return true;
             }
-            let Attributes { overflow, max_bytes, .. } = queue.attributes;
-            if overflow != OVERFLOW_DROP_OLDEST || size > max_bytes || !self.drop_oldest(number) {
+            let Attributes { overflow, max_bytes, max_messages, .. } = queue.attributes;
+            let can_help = overflow == OVERFLOW_DROP_OLDEST
+                && size <= max_bytes
+                && queue.undroppable() < max_messages;
+            if !can_help || !self.drop_oldest(number) {
                 return false;
             }
         }

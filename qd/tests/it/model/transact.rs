@@ -67,7 +67,14 @@ impl Model {
         transact: &Transact,
         freed: &BTreeSet<(u64, u64)>,
     ) -> Result<(), ErrorCode> {
-        for (number, needed) in self.needed(transact, freed)? {
+        let all = self.needed(transact, freed)?;
+        for (number, (messages, bytes)) in &all {
+            let attributes = &self.queues[number].attributes;
+            if *messages > attributes.max_messages || *bytes > attributes.max_bytes {
+                return Err(ErrorCode::StepTooLarge);
+            }
+        }
+        for (number, needed) in all {
             self.make_room_at_once(number, needed, freed);
         }
         // What was dropped was perhaps the original of a duplicate, or went to another of the queues.
@@ -109,10 +116,10 @@ impl Model {
 
     /// Drops the oldest messages as far as that helps.
     fn make_room_at_once(&mut self, number: u64, needed: Amount, freed: &BTreeSet<(u64, u64)>) {
-        let attributes = &self.queues[&number].attributes;
-        let can_help = attributes.overflow == OVERFLOW_DROP_OLDEST
-            && needed.0 <= attributes.max_messages
-            && needed.1 <= attributes.max_bytes;
+        let queue = &self.queues[&number];
+        let held = freed.iter().filter(|(of, _)| *of == number).count() as u64;
+        let can_help = queue.attributes.overflow == OVERFLOW_DROP_OLDEST
+            && queue.undroppable() - held + needed.0 <= queue.attributes.max_messages;
         while can_help
             && !self.queues[&number].has_room_behind(number, needed, freed)
             && self.drop_oldest(number)
@@ -121,6 +128,12 @@ impl Model {
 }
 
 impl ModelQueue {
+    /// Messages that are never dropped to make room.
+    pub fn undroppable(&self) -> u64 {
+        let stays = |message: &&ModelMessage| message.lease.is_some() || message.dead.is_some();
+        self.messages.iter().filter(stays).count() as u64
+    }
+
     /// Whether that fits beside what is not freed.
     fn has_room_behind(
         &self,

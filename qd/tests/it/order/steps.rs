@@ -149,8 +149,9 @@ fn transact(
 #[test]
 fn step_that_is_refused_says_which_part_and_does_nothing() {
     let mut run = Run::new(AttributeChanges::default());
-    let limits = AttributeChanges { max_messages: Some(1), ..AttributeChanges::default() };
+    let limits = AttributeChanges { max_messages: Some(2), ..AttributeChanges::default() };
     run.create("b", limits);
+    run.send("b", vec![message(0, "a", None)]);
     run.send("jobs", vec![message(0, "a", None); 2]);
     let held = run.receive(2);
     let plain = || message(0, "a", None);
@@ -169,7 +170,7 @@ fn step_that_is_refused_says_which_part_and_does_nothing() {
     let refusal = transact(&mut run, &held, &[("none", vec![plain()])]).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::NoSuchQueue);
     assert_eq!(run.statistics("jobs").leased, 2);
-    assert_eq!((run.statistics("other").sent, run.statistics("b").sent), (0, 0));
+    assert_eq!((run.statistics("other").sent, run.statistics("b").sent), (0, 1));
     run.check();
 }
 
@@ -200,9 +201,9 @@ fn step_may_use_the_room_that_its_own_deletions_free() {
 
 #[test]
 fn unique_message_whose_original_the_step_deletes_needs_room_like_any_other() {
-    let limits = AttributeChanges { max_messages: Some(1), ..AttributeChanges::default() };
+    let limits = AttributeChanges { max_messages: Some(2), ..AttributeChanges::default() };
     let mut run = Run::new(limits);
-    run.send("jobs", vec![message(0, "a", Some("x"))]);
+    run.send("jobs", vec![message(0, "a", Some("x")), message(0, "a", None)]);
     let held = run.receive(1);
     let again = NewMessage { unique: true, ..message(0, "b", Some("x")) };
     let both = vec![message(0, "a", None), again.clone()];
@@ -210,7 +211,7 @@ fn unique_message_whose_original_the_step_deletes_needs_room_like_any_other() {
     assert_eq!(refusal.code, ErrorCode::QueueFull);
     assert!(refusal.text.starts_with("message 2 for queue \"jobs\": "), "{}", refusal.text);
     let sent = transact(&mut run, &held, &[("jobs", vec![again.clone(), again])]).unwrap();
-    let expected = [SentRun::Stored { first: 2, count: 1 }, SentRun::Duplicate { id: 2, count: 1 }];
+    let expected = [SentRun::Stored { first: 3, count: 1 }, SentRun::Duplicate { id: 3, count: 1 }];
     assert_eq!(sent, [expected]);
     run.check();
 }

@@ -5,7 +5,7 @@
 //!
 //! - The *engine* makes the records of a shard, at its own pace: it takes everything that waits in its
 //!   mailbox and makes one record of it (group commit). It has a thread of its own; a request that is
-//!   alone is carried out by the thread that brings it ([`mailbox`]).
+//!   alone is carried out by the thread that brings it (see `mailbox`).
 //! - An answer leaves when the last record that it may tell of is durable, whatever it is an answer
 //!   to; until then it waits with the log. Reads run between records, a few milliseconds at a time.
 //! - The mailbox is bounded in bytes ([`MAILBOX_BYTES_MAX`]); a connection that waits for room

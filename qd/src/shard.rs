@@ -53,7 +53,7 @@ pub const DELIVERED_BYTES_PER_RECORD_MAX: u64 = 8 << 20;
 /// Most chunks without a ready message that the receives of one record look at.
 pub const CHUNKS_WALKED_PER_RECORD_MAX: usize = 1_000;
 /// Most rows of dropped queues and idle producers that one record frees.
-const FREED_PER_RECORD_MAX: usize = 64;
+const FREED_PER_RECORD_MAX: usize = 16;
 
 /// The state machine: rows on disk, and in memory what each queue's row holds.
 #[derive(Debug)]

@@ -111,7 +111,7 @@ fn rows_of_a_purged_queue_are_all_freed() {
         run.receive("jobs", 5);
         purged(&mut run, purge("jobs"));
     }
-    for _ in 0..500 {
+    for _ in 0..230 {
         run.tick(0);
     }
     let mut other = Run::new();
@@ -124,7 +124,7 @@ fn rows_of_a_purged_queue_are_all_freed() {
             queue: name("jobs"),
             only_if_empty: false,
         }));
-        for _ in 0..500 {
+        for _ in 0..230 {
             queue.tick(0);
         }
         assert_eq!(queue.machine.next_due_ms().unwrap(), None);

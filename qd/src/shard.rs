@@ -52,8 +52,10 @@ pub const SETTLED_PER_RECORD_MAX: usize = 1_000;
 pub const DELIVERED_BYTES_PER_RECORD_MAX: u64 = 8 << 20;
 /// Most chunks without a ready message that the receives of one record look at.
 pub const CHUNKS_WALKED_PER_RECORD_MAX: usize = 1_000;
-/// Most rows of dropped queues and idle producers that one record frees.
+/// Most rows of dropped queues that one record frees; of chunks, so that nobody waits for long.
 const FREED_PER_RECORD_MAX: usize = 16;
+/// Most rows of idle producers that one record frees.
+const SWEPT_PER_RECORD_MAX: usize = 256;
 
 /// The state machine: rows on disk, and in memory what each queue's row holds.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ use qd_protocol::wire::{DecodeError, Payload, Reader};
 
 use super::command::{Action, Command, Origin};
 use super::outcome::{Outcome, Received};
-use super::{FREED_PER_RECORD_MAX, Step};
+use super::{SWEPT_PER_RECORD_MAX, Step};
 use crate::store::{Result, StoreError};
 
 const LAYOUT: u8 = 2;
@@ -161,7 +161,7 @@ impl Step<'_, '_> {
                 self.tables.put_producer(generation, producer, &row.to_bytes())?;
             }
         }
-        self.tables.sweep_producers(generation.saturating_sub(1), FREED_PER_RECORD_MAX)
+        self.tables.sweep_producers(generation.saturating_sub(1), SWEPT_PER_RECORD_MAX)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod lanes;
 pub mod lease;
 pub mod marks;
 mod peek;
+mod producers;
 mod scan;
 mod schema;
 mod tables;

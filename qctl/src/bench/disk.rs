@@ -45,6 +45,7 @@ pub async fn run(bench: &Bench) -> Result<Row, Failure> {
         // Lets a signal or --timeout in.
         tokio::task::yield_now().await;
     }
-    let row = Row::of("", &meter.recorded());
+    let missed = meter.missed();
+    let row = Row { missed, ..Row::of("", &meter.recorded()) };
     Ok(row)
 }

@@ -2,7 +2,8 @@
 //!
 //! Always true here: with a rate the n-th call is due at a time fixed beforehand, and its latency
 //! counts from then, so that a server that stalls cannot hide the calls that should have been made
-//! meanwhile (no coordinated omission).
+//! meanwhile (no coordinated omission). Where there is an end by time, calls that are due by then and
+//! cannot be made by then, or a moment later, are counted as missed instead of being made for ever.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,9 @@ use crate::exit::Failure;
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 /// tokio's timers are this coarse; the rest of the way to a due time is spun.
 const TIMER_SLACK: Duration = Duration::from_micros(1_500);
+/// How long after the end calls are still made that were due before it: for the last ones of a server
+/// that keeps up.
+const LATE: Duration = Duration::from_millis(100);
 
 /// What is measured of one direction.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub struct Meter {
     stopped: AtomicBool,
     taken: AtomicU64,
     scheduled: AtomicU64,
+    /// Calls of the schedule that were handed out.
+    made: AtomicU64,
+    /// True when the end has come before the schedule was through.
+    behind: AtomicBool,
     recorded: Mutex<Recorded>,
 }
 
@@ -80,6 +88,8 @@ impl Meter {
             stopped: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             scheduled: AtomicU64::new(0),
+            made: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
             recorded: Mutex::new(Recorded { latencies, messages: 0, elapsed: Duration::ZERO }),
         })
     }
@@ -100,6 +110,11 @@ impl Meter {
                     return None;
                 }
                 wait_until(due).await;
+                if self.stop_at.is_some_and(|stop| Instant::now() >= stop + LATE) {
+                    self.behind.store(true, Ordering::Relaxed);
+                    return None;
+                }
+                self.made.fetch_add(1, Ordering::Relaxed);
                 due
             }
         };
@@ -112,6 +127,19 @@ impl Meter {
         let before = self.taken.fetch_add(u64::from(self.batch), Ordering::Relaxed);
         let left = most.saturating_sub(before).min(u64::from(self.batch));
         (left > 0).then_some((u32::try_from(left).unwrap_or(self.batch), due))
+    }
+
+    /// Messages of calls that were due and never made, because those before them took too long.
+    pub fn missed(&self) -> u64 {
+        let (Some(every), Some(stop)) = (self.call_every, self.stop_at) else {
+            return 0;
+        };
+        if !self.behind.load(Ordering::Relaxed) {
+            return 0;
+        }
+        #[expect(clippy::cast_sign_loss, reason = "the quotient of two durations is not negative")]
+        let due = (stop - self.start).div_duration_f64(every).ceil() as u64;
+        due.saturating_sub(self.made.load(Ordering::Relaxed)) * u64::from(self.batch)
     }
 
     /// Takes back messages of a call that there were not.
@@ -192,6 +220,41 @@ mod tests {
         }
         let median = meter.recorded().latencies.value_at_quantile(0.5);
         assert!(median > 2_000_000, "{median} ns");
+    }
+
+    #[tokio::test]
+    async fn overload_ends_in_time_and_tells_what_it_missed() {
+        let meter = Meter::start(Limits {
+            duration: Some(Duration::from_millis(100)),
+            batch: 10,
+            rate: Some(100_000),
+            ..Limits::default()
+        })
+        .unwrap();
+        let start = Instant::now();
+        let mut made = 0;
+        while let Some((size, from)) = meter.next().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            meter.record(from, u64::from(size));
+            made += u64::from(size);
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert_eq!(made + meter.missed(), 10_000);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_where_calls_keep_up() {
+        let meter = Meter::start(Limits {
+            duration: Some(Duration::from_millis(50)),
+            batch: 1,
+            rate: Some(1_000),
+            ..Limits::default()
+        })
+        .unwrap();
+        while let Some((size, from)) = meter.next().await {
+            meter.record(from, u64::from(size));
+        }
+        assert_eq!((meter.recorded().messages, meter.missed()), (50, 0));
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use qd_protocol::{BATCH_ENTRIES_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, QueueNa
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 use crate::units;
+use crate::verbs::messages;
 
 /// Most bytes that a message takes in a request besides its body: lengths, check sum and a group.
 const ENTRY_BYTES: u64 = 12 + 5 + 20;
@@ -107,6 +108,14 @@ impl Bench {
             load::run(&self, session).await?
         };
         report::write(&mut session.out, records, &self, &rows)?;
+        let missed: u64 = rows.iter().map(|row| row.missed).sum();
+        if missed > 0 {
+            eprintln!(
+                "qctl: --rate was not kept: {} came due and could not be sent or received in time; \
+                 the latencies are those of the others",
+                messages(missed)
+            );
+        }
         Ok(if rows.iter().any(|row| row.lost + row.duplicated > 0) {
             Exit::Internal
         } else {

@@ -21,12 +21,15 @@ pub struct Row {
     pub lost: u64,
     /// Messages that are there or came more than once.
     pub duplicated: u64,
+    /// Messages of `--rate` whose time was over before they could be sent or received.
+    pub missed: u64,
 }
 
 impl Row {
     /// The figures of a meter; nothing lost or duplicated so far.
     pub fn new(direction: &'static str, shared: &Shared) -> Self {
-        Self::of(direction, &shared.meter.recorded())
+        let missed = shared.meter.missed();
+        Self { missed, ..Self::of(direction, &shared.meter.recorded()) }
     }
 
     /// The figures.
@@ -40,6 +43,7 @@ impl Row {
             latencies_us: [0.5, 0.9, 0.99, 0.999, 1.0].map(micros),
             lost: 0,
             duplicated: 0,
+            missed: 0,
         }
     }
 
@@ -77,7 +81,7 @@ impl Row {
             record.push(((*name).to_owned(), Value::Decimal(value)));
         }
         record.extend([count("lost", self.lost), count("duplicated", self.duplicated)]);
-        record.push(count("groups", bench.groups));
+        record.extend([count("groups", bench.groups), count("missed", self.missed)]);
         record
     }
 }
@@ -87,7 +91,8 @@ pub fn records(out: &Out, bench: &Bench) -> Result<Records, Failure> {
     let mixed = bench.workload == Workload::Mixed;
     let direction = if mixed { "both" } else { "" };
     let (latencies_us, seconds) = ([0.0; 5], 0.0);
-    let row = Row { direction, messages: 0, seconds, latencies_us, lost: 0, duplicated: 0 };
+    let (messages, lost, duplicated, missed) = (0, 0, 0, 0);
+    let row = Row { direction, messages, seconds, latencies_us, lost, duplicated, missed };
     let known: Vec<String> = row.record(bench).into_iter().map(|(name, _)| name).collect();
     let all: Vec<&str> = known.iter().map(String::as_str).collect();
     Records::new(out, mixed, &known, &all, &all)

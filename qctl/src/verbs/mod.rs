@@ -35,6 +35,8 @@ pub mod stats;
 pub mod update;
 mod when;
 
+pub use confirm::messages;
+
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
 use crate::output::{PEEKED_FIELDS, RECEIVED_FIELDS};

@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn columns_of_every_verb_with_records_are_known() {
         for verb in command().get_subcommands().map(Command::get_name) {
-            let none = ["server", "bench", "demo", "completions"].contains(&verb);
+            let none = ["server", "bench", "work", "demo", "completions"].contains(&verb);
             assert_eq!(verbs::columns(verb).is_empty(), none, "{verb}");
         }
     }

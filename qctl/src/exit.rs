@@ -37,6 +37,10 @@ pub enum Exit {
     Config = 78,
     /// `--timeout` passed.
     Timeout = 124,
+    /// The command to run is not executable.
+    NotExecutable = 126,
+    /// The command to run was not found.
+    NotFound = 127,
     /// SIGINT.
     Interrupted = 130,
     /// The reader of the output has gone away: as a GNU tool killed by SIGPIPE.
@@ -99,6 +103,12 @@ pub enum Failure {
     /// A check of our own failed.
     #[error("{0}")]
     Internal(String),
+    /// A command cannot be run by those who have the permissions that we have.
+    #[error("{0}")]
+    NotExecutable(String),
+    /// There is no such command.
+    #[error("{0}")]
+    NotFound(String),
     /// `--timeout` passed.
     #[error("not done within {0} (--timeout)")]
     Timeout(String),
@@ -143,6 +153,8 @@ impl Failure {
             Self::NotStarted(_) => Exit::Unreachable,
             Self::Protocol(_) => Exit::Protocol,
             Self::Internal(_) => Exit::Internal,
+            Self::NotExecutable(_) => Exit::NotExecutable,
+            Self::NotFound(_) => Exit::NotFound,
             Self::Timeout(_) => Exit::Timeout,
             Self::Interrupted => Exit::Interrupted,
             Self::Terminated => Exit::Terminated,
@@ -216,6 +228,8 @@ impl Failure {
             Self::NotStarted(_) => "unreachable",
             Self::Protocol(_) => "protocol",
             Self::Internal(_) => "internal",
+            Self::NotExecutable(_) => "command_not_executable",
+            Self::NotFound(_) => "command_not_found",
             Self::Timeout(_) => "timeout",
             Self::Interrupted => "interrupted",
             Self::Terminated => "terminated",

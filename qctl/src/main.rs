@@ -20,6 +20,7 @@ mod time;
 mod units;
 mod verbs;
 mod words;
+mod work;
 
 #[cfg(test)]
 mod manual;

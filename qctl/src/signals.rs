@@ -2,7 +2,8 @@
 //!
 //! Signals are taken by a thread of their own, so that they also end a command that is stuck in
 //! a write to a pipe nobody reads. Always true here: a one-shot command ends at the latest half a
-//! second after the signal, with 128 + its number.
+//! second after the signal, with 128 + its number, unless it has asked for patience: then it decides
+//! itself what the first signals mean.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,12 @@ use crate::units::show_duration;
 /// Time that a command has to end by itself, so that it can say how far it got.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// Signals that a command with [`patience`] gets to see; the next one ends the process.
+const PATIENCE_SIGNALS: u32 = 3;
+
+/// Whether the running command ends by itself after a signal and after `--timeout`.
+static PATIENT: AtomicBool = AtomicBool::new(false);
+
 /// What ends the process from outside, once it is known: for a write that blocks.
 static ENDED_BY: Mutex<Option<Failure>> = Mutex::new(None);
 
@@ -31,10 +38,34 @@ fn set_ended_by(failure: Option<Failure>) {
     *ENDED_BY.lock().unwrap_or_else(PoisonError::into_inner) = failure;
 }
 
+/// The last signal, and how many there were.
+#[derive(Debug, Clone, Copy, Default)]
+struct Got {
+    last: Option<i32>,
+    count: u32,
+}
+
+/// Leaves the running command to end by itself, however long that takes, for as long as this lives.
+#[derive(Debug)]
+#[must_use = "dropping it ends the patience"]
+pub struct Patience(());
+
+/// See [`Patience`].
+pub fn patience() -> Patience {
+    PATIENT.store(true, Ordering::Relaxed);
+    Patience(())
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        PATIENT.store(false, Ordering::Relaxed);
+    }
+}
+
 /// The signals this process got.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    sender: Arc<watch::Sender<Option<i32>>>,
+    sender: Arc<watch::Sender<Got>>,
     /// At the prompt SIGINT ends the running command alone.
     at_prompt: Arc<AtomicBool>,
 }
@@ -42,8 +73,10 @@ pub struct Listener {
 impl Listener {
     /// Starts the thread that takes SIGINT and SIGTERM.
     pub fn start() -> Result<Self, Failure> {
-        let listener =
-            Self { sender: Arc::new(watch::Sender::new(None)), at_prompt: Arc::default() };
+        let listener = Self {
+            sender: Arc::new(watch::Sender::new(Got::default())),
+            at_prompt: Arc::default(),
+        };
         let own = listener.clone();
         let failed = |error| Failure::Io(format!("cannot take signals: {error}"));
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -58,13 +91,20 @@ impl Listener {
     }
 
     fn take(&self, signal: i32) {
-        let again = self.sender.send_replace(Some(signal)).is_some();
+        let mut count = 0;
+        self.sender.send_modify(|got| {
+            count = got.count + 1;
+            *got = Got { last: Some(signal), count };
+        });
+        if PATIENT.load(Ordering::Relaxed) && count <= PATIENCE_SIGNALS {
+            return;
+        }
         set_ended_by(Some(failure_of(signal)));
         let prompt = self.at_prompt.load(Ordering::Relaxed);
         if prompt && signal == SIGINT {
             return;
         }
-        if !again && !prompt {
+        if count == 1 && !prompt {
             std::thread::sleep(GRACE);
         }
         crate::prompt::restore_terminal();
@@ -78,7 +118,7 @@ impl Listener {
 
     /// Forgets a signal that ended the command before.
     pub fn forget(&self) {
-        self.sender.send_replace(None);
+        self.sender.send_replace(Got::default());
         set_ended_by(None);
     }
 
@@ -96,6 +136,9 @@ pub fn end_after(timeout_ms: u64) {
     let thread = std::thread::Builder::new().stack_size(64 << 10);
     drop(thread.spawn(move || {
         std::thread::sleep(wait);
+        if PATIENT.load(Ordering::Relaxed) {
+            return;
+        }
         set_ended_by(Some(Failure::Timeout(show_duration(timeout_ms))));
         std::thread::sleep(GRACE);
         eprintln!("qctl: not done within {} (--timeout)", show_duration(timeout_ms));
@@ -106,7 +149,7 @@ pub fn end_after(timeout_ms: u64) {
 /// What ends one command.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    signals: watch::Receiver<Option<i32>>,
+    signals: watch::Receiver<Got>,
     deadline: Option<(Instant, u64)>,
 }
 
@@ -114,21 +157,23 @@ impl Stop {
     /// Waits for the signal or the deadline.
     pub async fn stopped(&self) -> Failure {
         tokio::select! {
-            failure = self.signalled() => failure,
+            failure = self.signal(1) => failure,
             failure = self.timed_out() => failure,
         }
     }
 
-    async fn signalled(&self) -> Failure {
+    /// Waits until there were this many signals.
+    pub async fn signal(&self, count: u32) -> Failure {
         let mut signals = self.signals.clone();
-        let signal = match signals.wait_for(Option::is_some).await {
-            Ok(signal) => signal.unwrap_or(SIGTERM),
+        let got = match signals.wait_for(|got| got.count >= count).await {
+            Ok(got) => *got,
             Err(_) => return std::future::pending().await,
         };
-        failure_of(signal)
+        failure_of(got.last.unwrap_or(SIGTERM))
     }
 
-    async fn timed_out(&self) -> Failure {
+    /// Waits for the deadline.
+    pub async fn timed_out(&self) -> Failure {
         let Some((deadline, ms)) = self.deadline else {
             return std::future::pending().await;
         };

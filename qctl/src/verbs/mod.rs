@@ -46,8 +46,8 @@ use crate::session::Session;
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
     match verb {
         // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
-        // it holds, a redrive and a purge say how far they got.
-        Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) | Verb::Purge(_) => {
+        // it holds, a worker lets its commands end, a redrive and a purge say how far they got.
+        Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) | Verb::Purge(_) | Verb::Work(_) => {
             return dispatch(verb, session).await;
         }
         _ => {}
@@ -108,6 +108,7 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Stats(verb) => verb.run(session).await,
         Verb::Ping(verb) => verb.run(session).await,
         Verb::Server(verb) => verb.run(session).await,
+        Verb::Work(verb) => verb.run(session).await,
         Verb::Bench(verb) => verb.run(session).await,
         Verb::Demo(verb) => verb.run(session).await,
         Verb::Completions(verb) => verb.run(session),

@@ -18,9 +18,10 @@ use super::ledger::{Held, Lease, now};
 use super::output::Output;
 use crate::exit::Failure;
 
-/// How long the server may be away, while messages are taken and while we end.
+/// How long the server may be away, behind the time that the client itself reconnects: while messages are
+/// taken, and while we end.
 const AWAY_MAX: Duration = Duration::from_secs(600);
-const AWAY_MAX_AT_END: Duration = Duration::from_secs(10);
+const AWAY_MAX_AT_END: Duration = Duration::ZERO;
 /// Between two attempts, each of which lasts as long as the client reconnects.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 

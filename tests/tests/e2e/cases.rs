@@ -89,6 +89,10 @@ cases! {
     unique_message_is_there_once
     update_changes_a_queue_live
     usage_is_2
+    work_batches
+    work_gives_commands_what_they_need
+    work_settles_by_exit_status
+    work_that_cannot_be_done_takes_nothing
 }
 
 #[test]

@@ -13,7 +13,7 @@ use qd_protocol::verbs::receive::WAIT_MS_MAX;
 use rustix::process::Signal;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::command::{Command, Message};
 use super::control::{Control, Controls, suspend};
@@ -34,6 +34,9 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// How often leases are looked at: so often within one, but at least as often.
 const TICKS: u32 = 12;
 const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// How long whoever reads our output has for the rest of it once we are to end at once.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A command that runs.
 struct Running {
@@ -134,7 +137,7 @@ impl Worker {
         // Who does not read our output must not keep us for longer than a signal may.
         tokio::select! {
             () = self.output.flush() => {}
-            _ = stop.signal(3) => {}
+            () = async { stop.signal(3).await; sleep(LAST_WORDS).await } => {}
         }
         result?;
         match self.stopping {

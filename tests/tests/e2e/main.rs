@@ -18,3 +18,4 @@ mod sizes;
 mod stop;
 mod waiting;
 mod wire;
+mod work;

@@ -96,6 +96,9 @@ impl Worker {
         if stale && held.refused(now(), self.ledger.length()) == Refused::Settled {
             // By the command itself, with its receipt.
             *self.count(how) += 1;
+        } else if stale && *how == Settle::Release {
+            // It has come back by itself.
+            self.tally.released += 1;
         } else if refusal.code == ErrorCode::NoDeadLetter {
             let text =
                 "cannot be rejected, since the queue has no dead-letter queue: it comes again";

@@ -103,7 +103,7 @@ pub enum Failure {
     /// A check of our own failed.
     #[error("{0}")]
     Internal(String),
-    /// A command cannot be run by those who have the permissions that we have.
+    /// A command is there and cannot be run.
     #[error("{0}")]
     NotExecutable(String),
     /// There is no such command.

@@ -40,6 +40,8 @@ pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
     queues: Vec<QueueName>,
+    /// `QCTL_SERVER`, where another one was given.
+    server: Option<String>,
     /// Several run at once: their output goes through us, line by line.
     parallel: bool,
     /// Inherited variables that are to be left out.
@@ -61,7 +63,12 @@ pub struct Started {
 
 impl Command {
     /// Looks whether it can be run at all, before a message is received for it.
-    pub fn new(words: &[OsString], queues: &[QueueName], parallel: bool) -> Result<Self, Failure> {
+    pub fn new(
+        words: &[OsString],
+        queues: &[QueueName],
+        server: Option<String>,
+        parallel: bool,
+    ) -> Result<Self, Failure> {
         let (program, arguments) = words
             .split_first()
             .ok_or_else(|| Failure::Usage("there is no command behind --".to_owned()))?;
@@ -76,6 +83,7 @@ impl Command {
             program: program.clone(),
             arguments: arguments.to_vec(),
             queues: queues.to_vec(),
+            server,
             parallel,
             stale: stale.collect(),
         })
@@ -97,6 +105,9 @@ impl Command {
         let queue = messages.first().and_then(|message| self.queues.get(message.lease.queue));
         if let Some(queue) = queue {
             command.env("QCTL_QUEUE", queue.as_str());
+        }
+        if let Some(server) = &self.server {
+            command.env("QCTL_SERVER", server);
         }
         command.envs(environment(messages, batch, left_out));
         let (reader, mut writer) = std::io::pipe()?;

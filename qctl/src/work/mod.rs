@@ -103,7 +103,9 @@ impl Work {
     /// Works until there is nothing more, or a signal comes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.check(session)?;
-        let command = Command::new(&self.command, &self.queues, self.parallel > 1)?;
+        let servers: Vec<String> = session.global.server.iter().map(ToString::to_string).collect();
+        let server = (!servers.is_empty()).then(|| servers.join(","));
+        let command = Command::new(&self.command, &self.queues, server, self.parallel > 1)?;
         let _patience = signals::patience();
         let stop = session.stop.clone();
         let prepared = tokio::select! {

@@ -73,9 +73,10 @@ impl Pace {
         self.rests.len()
     }
 
-    /// When the next slot has rested.
+    /// When the next slot will have rested.
     pub fn rested_at(&self) -> Option<Instant> {
-        self.rests.iter().min().copied()
+        let now = Instant::now();
+        self.rests.iter().filter(|until| **until > now).min().copied()
     }
 }
 
@@ -118,5 +119,15 @@ mod tests {
         assert!(pace.rests.iter().max().unwrap() <= &(Instant::now() + Duration::from_secs(5)));
         pace.go_on();
         assert_eq!(pace.refusals, 0);
+    }
+
+    #[test]
+    fn slot_that_has_rested_wakes_nobody_again() {
+        let mut pace = Pace::default();
+        pace.rest();
+        let until = pace.rested_at().unwrap();
+        std::thread::sleep(until.duration_since(Instant::now()) + Duration::from_millis(2));
+        assert_eq!(pace.rested_at(), None);
+        assert_eq!(pace.resting(), 0);
     }
 }

@@ -129,9 +129,7 @@ impl Worker {
     pub async fn run(mut self, stop: &Stop, json: bool) -> Result<Exit, Failure> {
         let result = self.work(stop).await;
         if result.is_err() {
-            for running in self.running.values() {
-                let _ = running.orders.send(Order::Kill);
-            }
+            self.signal(Signal::KILL);
         }
         self.output.say(&self.tally.summary(self.start.elapsed(), json));
         // Who does not read our output must not keep us for longer than a signal may.
@@ -171,7 +169,7 @@ impl Worker {
                 }
                 failure = stop.timed_out(), if self.stopping.is_none() => self.stop(Err(failure)),
                 control = controls.next() => self.control(control),
-                () = at(wake_at) => self.ask_at = None,
+                () = at(wake_at) => self.ask_at = self.ask_at.filter(|at| *at > Instant::now()),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -305,7 +303,9 @@ impl Worker {
     fn tick(&mut self) {
         self.clock.tick();
         self.renew_due();
-        self.is_unread();
+        if self.output.is_closed() {
+            self.stop(Err(Failure::ClosedPipe));
+        }
         if !self.ready.is_empty() && self.ready_since.elapsed() > IDLE_MAX {
             // Somebody else may have time for them.
             self.give_back_ready();
@@ -321,22 +321,24 @@ impl Worker {
     }
 
     fn control(&mut self, control: Control) {
-        let all = |signal: Signal| {
-            for running in self.running.values() {
-                running.group.signal(signal);
-            }
-        };
         match control {
             Control::Suspend => {
-                all(Signal::STOP);
+                self.signal(Signal::STOP);
                 suspend();
             }
             Control::Continue => {
-                all(Signal::CONT);
+                self.signal(Signal::CONT);
                 self.renew_due();
             }
             Control::HangUp if self.stopping.is_none() => self.stop(Err(Failure::Terminated)),
             Control::HangUp => {}
+        }
+    }
+
+    /// Sends a signal to all commands.
+    fn signal(&self, signal: Signal) {
+        for running in self.running.values() {
+            running.group.signal(signal);
         }
     }
 

@@ -67,8 +67,10 @@ impl Worker {
 
     fn not_received(&mut self, failure: Failure) {
         if failure.refusal().is_some_and(|refusal| refusal.code == ErrorCode::Cancelled) {
-            self.dry = true;
-        } else if self.server.may_come_back(&failure) {
+            // Whether there is something now is for the next one to find out.
+            return;
+        }
+        if self.server.may_come_back(&failure) {
             self.ask_at = Some(Instant::now() + RETRY_PAUSE);
         } else {
             self.stop(Err(failure));

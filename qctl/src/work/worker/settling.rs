@@ -57,14 +57,9 @@ impl Worker {
             Err(failure) => {
                 self.tally.lost += held.len() as u64;
                 let leases: Vec<Lease> = held.iter().map(|held| held.lease).collect();
-                let what = match how {
-                    Settle::Delete => "done, but could not be deleted, and comes again",
-                    Settle::Fail | Settle::Release => {
-                        "could not be given back, and comes again later"
-                    }
-                    Settle::Reject(_) => "could not be rejected, and comes again",
-                };
-                self.tell(&leases, &format!("{what}: {failure}"));
+                // A refusal may be that the queue is gone.
+                let again = if failure.refusal().is_none() { ", and comes again" } else { "" };
+                self.tell(&leases, &format!("{}{again}: {failure}", not_settled(how)));
                 self.stop(Err(failure));
             }
         }
@@ -106,12 +101,7 @@ impl Worker {
             again.push(*held);
         } else {
             self.tally.lost += 1;
-            let what = match how {
-                Settle::Delete => "done, but could not be deleted",
-                Settle::Fail | Settle::Release => "could not be given back",
-                Settle::Reject(_) => "could not be rejected",
-            };
-            self.tell(&[held.lease], &format!("{what}: {}", refusal.text));
+            self.tell(&[held.lease], &format!("{}: {}", not_settled(how), refusal.text));
         }
     }
 
@@ -161,5 +151,13 @@ impl Worker {
         }
         self.forget_ready(lease);
         self.tell(&[*lease], &format!("{text}{ends}"));
+    }
+}
+
+fn not_settled(how: &Settle) -> &'static str {
+    match how {
+        Settle::Delete => "done, but could not be deleted",
+        Settle::Fail | Settle::Release => "could not be given back",
+        Settle::Reject(_) => "could not be rejected",
     }
 }

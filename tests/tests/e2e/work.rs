@@ -17,8 +17,8 @@ use crate::wire::statistics;
 
 fn jobs(daemon: &Daemon, flags: &str, count: u32) {
     daemon.qctl(&format!("create jobs {flags}")).ok();
-    let lines: String = (1..=count).map(|number| format!("{number}\n")).collect();
-    daemon.qctl("send jobs --lines").stdin(lines).ok();
+    let lines: Vec<String> = (1..=count).map(|number| number.to_string()).collect();
+    daemon.qctl("send jobs --lines").stdin(lines.join("\n")).ok();
 }
 
 /// `qctl work jobs FLAGS -- sh -c SCRIPT` in the daemon's directory.
@@ -271,10 +271,9 @@ fn children(parent: Pid) -> Vec<String> {
 fn groups_of_an_ordered_queue_are_never_worked_on_side_by_side() {
     let daemon = Daemon::new();
     daemon.qctl("create jobs --ordered --retry-delay 0").ok();
-    let lines: String = (0..40)
-        .map(|number| format!("{{\"body\":\"g{} {number}\\n\",\"group\":\"g{0}\"}}\n", number % 4))
-        .collect();
-    daemon.qctl("send jobs --jsonl").stdin(lines).ok();
+    let line = |number| format!("{{\"body\":\"g{} {number}\\n\",\"group\":\"g{0}\"}}", number % 4);
+    let lines: Vec<String> = (0..40).map(line).collect();
+    daemon.qctl("send jobs --jsonl").stdin(lines.join("\n")).ok();
     // A directory of the group's name is there as long as one of its messages is worked on. Each message
     // fails once.
     let script = "read -r group number; mkdir $group || exit 1; sleep 0.01; rmdir $group; \

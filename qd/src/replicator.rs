@@ -2,10 +2,10 @@
 //!
 //! [`Local`] is a single machine: a record goes into the log, and while the disk works it is
 //! applied. What it gives may be told to somebody when the log says that the record is on disk
-//! ([`Local::when_durable`]). The state becomes durable with checkpoints, each behind the log: what
-//! it lacks after a failure of the machine is in the log, which is replayed when the data is
-//! opened. Whoever hands records in sees only their outcomes, so that a replicated log can take
-//! this place.
+//! ([`Local::when_durable`]). The state becomes durable with checkpoints, each behind the log, and
+//! written while records go on: what it lacks after a failure of the machine is in the log, which is
+//! replayed when the data is opened. Whoever hands records in sees only their outcomes, so that a
+//! replicated log can take this place.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +18,14 @@ use crate::log::{self, LogError, OnDurable, Options, Synced};
 use crate::shard::{Applied, Entry, Machine, Record};
 use crate::store::StoreError;
 
-/// Bytes of records behind which a checkpoint is due: 4 MiB. With 16 MiB sends in batches were as
-/// fast, and their p99 was 40 ms instead of 17 ms: everybody waits while it is made.
+/// Bytes of records behind which a checkpoint is due: 4 MiB. Everybody waits while its pages are
+/// handed over.
 const CHECKPOINT_BYTES: usize = 4 << 20;
+/// Bytes of records behind which the next checkpoint does not wait for the end of the one before:
+/// 64 MiB. It is what a disk that is too slow for both lets be replayed when the data is opened.
+const CHECKPOINT_BYTES_MAX: usize = 64 << 20;
+/// How often it is looked whether a checkpoint is durable, while nothing else happens: every 10 ms.
+const SAVED_POLL_MS: u64 = 10;
 /// What a row that was freed counts towards the next checkpoint, so that it has at most 64 MiB of chunks
 /// to give back: that of a purge of 10 million messages took 0.1 s.
 const CHECKPOINT_BYTES_PER_ROW_FREED: usize = 1 << 10;
@@ -68,6 +73,8 @@ pub struct Local {
     unsaved_bytes: usize,
     /// Uptime at which the first record since the last checkpoint was seen, in ms.
     unsaved_since_ms: Option<u64>,
+    /// The last record of a checkpoint that is not durable yet.
+    saving: Option<u64>,
     /// See [`Local::live`].
     live: Arc<AtomicU64>,
 }
@@ -97,8 +104,15 @@ impl Local {
         let log = Synced::start(appender, applied, on_failure).map_err(ReplicatorError::Thread)?;
         log.recycle(applied);
         let live = Arc::new(AtomicU64::new(machine.live_bytes()));
-        let (tap, unsaved_bytes, unsaved_since_ms) = (None, 0, None);
-        Ok(Self { machine: Some(machine), log, tap, unsaved_bytes, unsaved_since_ms, live })
+        Ok(Self {
+            machine: Some(machine),
+            log,
+            tap: None,
+            unsaved_bytes: 0,
+            unsaved_since_ms: None,
+            saving: None,
+            live,
+        })
     }
 
     /// Shows every record to `tap`.
@@ -142,34 +156,62 @@ impl Local {
         Ok(self.log.check()?)
     }
 
-    /// When a checkpoint is due, in ms of uptime, seen at `uptime_ms`.
+    /// When a checkpoint is due, or one that is under way is to be looked at, in ms of uptime, seen at
+    /// `uptime_ms`.
     pub fn save_due_ms(&mut self, uptime_ms: u64) -> Option<u64> {
+        let look_ms = self.saving.map(|_| uptime_ms + SAVED_POLL_MS);
         if self.unsaved_bytes == 0 {
-            return None;
+            return look_ms;
         }
         let due_ms = *self.unsaved_since_ms.get_or_insert(uptime_ms) + CHECKPOINT_MS;
-        Some(if self.unsaved_bytes < CHECKPOINT_BYTES { due_ms } else { uptime_ms })
+        let bytes = if look_ms.is_some() { CHECKPOINT_BYTES_MAX } else { CHECKPOINT_BYTES };
+        if self.unsaved_bytes >= bytes {
+            return Some(uptime_ms);
+        }
+        Some(look_ms.unwrap_or(due_ms))
     }
 
-    /// Makes a checkpoint if one is due at `uptime_ms`. Returns when the next one is.
+    /// Makes a checkpoint if one is due at `uptime_ms`. Returns when to come again.
     pub fn save(&mut self, uptime_ms: u64) -> Result<Option<u64>> {
+        self.is_saved()?;
         match self.save_due_ms(uptime_ms) {
             Some(due_ms) if due_ms <= uptime_ms => {
-                self.checkpoint()?;
-                Ok(None)
+                self.begin_checkpoint()?;
+                Ok(self.save_due_ms(uptime_ms))
             }
             due_ms => Ok(due_ms),
         }
     }
 
-    /// Waits until everything is in the log, and makes the state durable too.
-    pub fn checkpoint(&mut self) -> Result<()> {
+    /// Waits until everything is in the log, and begins to make the state durable too.
+    pub fn begin_checkpoint(&mut self) -> Result<()> {
         self.wait()?;
-        self.machine.as_mut().expect(ALIVE).checkpoint()?;
-        self.log.recycle(self.machine().position().applied);
+        self.machine.as_mut().expect(ALIVE).begin_checkpoint()?;
+        self.saving = Some(self.machine().position().applied);
         self.live.store(self.machine().live_bytes(), Ordering::Relaxed);
         self.unsaved_bytes = 0;
         self.unsaved_since_ms = None;
+        Ok(())
+    }
+
+    /// True when every checkpoint that was begun is durable. The log does not need what is in one.
+    pub fn is_saved(&mut self) -> Result<bool> {
+        let Some(sequence) = self.saving else {
+            return Ok(true);
+        };
+        let is_saved = self.machine().is_saved()?;
+        if is_saved {
+            self.saving = None;
+            self.log.recycle(sequence);
+        }
+        Ok(is_saved)
+    }
+
+    /// Waits until everything is in the log, and makes the state durable too.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        self.begin_checkpoint()?;
+        self.machine.as_mut().expect(ALIVE).wait_saved()?;
+        self.is_saved()?;
         Ok(())
     }
 

@@ -166,6 +166,21 @@ impl Machine {
         self.store.checkpoint()
     }
 
+    /// Begins to make everything applied so far durable.
+    pub fn begin_checkpoint(&mut self) -> Result<()> {
+        self.store.begin_checkpoint()
+    }
+
+    /// Waits until every checkpoint that was begun is durable.
+    pub fn wait_saved(&self) -> Result<()> {
+        self.store.wait_saved()
+    }
+
+    /// True when every checkpoint that was begun is durable.
+    pub fn is_saved(&self) -> Result<bool> {
+        self.store.is_saved()
+    }
+
     /// Bytes of all live messages, with 64 for each.
     pub fn live_bytes(&self) -> u64 {
         self.queues.values().map(|queue| queue.statistics.bytes + 64 * queue.live()).sum()

@@ -9,10 +9,12 @@
 //!   tables, a commit, and a new copy of every page that it touched.
 //! - After an error nothing more can be changed or saved: the transaction is given up, for what
 //!   memory knows and what it holds may differ.
-//! - A checkpoint has quick repair on, so opening after a crash never walks the tree.
+//! - A checkpoint has quick repair on, so opening after a crash never walks the tree. It is written
+//!   behind the back of whoever makes it (see `behind`), who asks later whether it is durable.
 //! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
 //!   [`chunk`], [`lanes`], [`marks`] and [`lease`].
 
+mod behind;
 pub mod chunk;
 mod dedup;
 mod graves;
@@ -25,14 +27,18 @@ mod scan;
 mod schema;
 mod tables;
 
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend,
     WriteTransaction,
 };
 use self_cell::self_cell;
+
+use behind::{Behind, By, Unwritten};
 
 pub use dedup::DedupWindow;
 pub use schema::FORMAT;
@@ -90,6 +96,10 @@ impl From<redb::DatabaseError> for StoreError {
     }
 }
 
+fn from_io(error: std::io::Error) -> StoreError {
+    StoreError::Redb(redb::Error::Io(error))
+}
+
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -116,6 +126,7 @@ pub struct Store {
     /// `None`: a change has failed. It ends before the database.
     session: Option<Session>,
     db: Database,
+    unwritten: Unwritten,
 }
 
 impl std::fmt::Debug for Store {
@@ -128,7 +139,10 @@ impl Store {
     /// Opens the file, or makes it with identity `node` when it is not there or empty.
     pub fn open(path: &Path, cache_bytes: usize, node: u64) -> Result<Self> {
         let open = |path: &Path| {
-            Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, node)
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = FileBackend::new(options.open(path).map_err(from_io)?)?;
+            Self::open_behind(file, By::Thread, cache_bytes, node)
         };
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             return open(path);
@@ -136,31 +150,35 @@ impl Store {
         // It gets its name when it is whole: what is left of an attempt that was cut off is not
         // taken for a damaged state.
         let new = path.with_extension("new");
-        let failed = |error| StoreError::Redb(redb::Error::Io(error));
         match std::fs::remove_file(&new) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
+                return Err(from_io(error));
             }
             _ => drop(open(&new)?),
         }
-        std::fs::rename(&new, path).map_err(failed)?;
+        std::fs::rename(&new, path).map_err(from_io)?;
         open(path)
     }
 
-    /// Opens a store over any storage, for fault tests.
+    /// Opens a store over any storage, for fault tests: it is written to when somebody asks for a
+    /// checkpoint's end, and so in the same order every time.
     pub fn open_backend(backend: impl StorageBackend, node: u64) -> Result<Self> {
-        Self::prepare(
-            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?,
-            node,
-        )
+        Self::open_behind(backend, By::Caller, CACHE_BYTES, node)
     }
 
-    fn prepare(db: Database, node: u64) -> Result<Self> {
+    fn open_behind(
+        backend: impl StorageBackend,
+        by: By,
+        cache_bytes: usize,
+        node: u64,
+    ) -> Result<Self> {
+        let (behind, unwritten) = Behind::new(backend, by).map_err(from_io)?;
+        let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(behind)?;
         let format = Self::format(&db)?;
         if let Some(found) = format.filter(|found| *found != FORMAT) {
             return Err(StoreError::Format { found });
         }
-        let mut store = Self { session: Some(Session::begin(&db)?), db };
+        let mut store = Self { session: Some(Session::begin(&db)?), db, unwritten };
         if format.is_none() {
             store.write(|tables| tables.initialise(node))?;
             store.checkpoint()?;
@@ -196,10 +214,26 @@ impl Store {
 
     /// Makes everything written so far durable.
     pub fn checkpoint(&mut self) -> Result<()> {
+        self.begin_checkpoint()?;
+        self.wait_saved()
+    }
+
+    /// Begins to make everything written so far durable.
+    pub fn begin_checkpoint(&mut self) -> Result<()> {
         let session = self.session.take().ok_or(StoreError::Ended)?;
         session.into_owner().commit()?;
         self.session = Some(Session::begin(&self.db)?);
         Ok(())
+    }
+
+    /// Waits until every checkpoint that was begun is durable.
+    pub fn wait_saved(&self) -> Result<()> {
+        self.unwritten.wait().map_err(from_io)
+    }
+
+    /// True when every checkpoint that was begun is durable.
+    pub fn is_saved(&self) -> Result<bool> {
+        self.unwritten.is_empty().map_err(from_io)
     }
 
     /// Runs `look` on the tables without changing them.

@@ -57,8 +57,10 @@ fn record(actions: &[Action], ignored: Ignored) -> Recorded {
         local.wait().unwrap();
         known.extend(applied.outcomes.iter().flat_map(receipts));
         answered.push(answer(&local));
+        // What is saved reaches the disk piece by piece, between the records behind it.
+        local.is_saved().unwrap();
         if index % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 {
-            local.checkpoint().unwrap();
+            local.begin_checkpoint().unwrap();
         }
     }
     // Taken before it is closed: what closing writes is no part of the run.

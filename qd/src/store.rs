@@ -12,7 +12,7 @@
 //! - A checkpoint has quick repair on, so opening after a crash never walks the tree. It is written
 //!   behind the back of whoever makes it (see `behind`), who asks later whether it is durable.
 //! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
-//!   [`chunk`], [`lanes`], [`marks`] and [`lease`].
+//!   [`chunk`], [`waiting`], [`lanes`], [`marks`] and [`lease`].
 
 mod behind;
 pub mod chunk;
@@ -25,7 +25,9 @@ mod peek;
 mod producers;
 mod scan;
 mod schema;
+pub mod spans;
 mod tables;
+pub mod waiting;
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};

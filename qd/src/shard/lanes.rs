@@ -4,7 +4,7 @@
 //!
 //! - The messages of a plain queue that say nothing of priority and group are in its *default lane*,
 //!   which has no row: its cursor and its returned messages are its index. All others, and all of an
-//!   ordered queue, have an index in a row of `waiting` while they are ready, and none otherwise.
+//!   ordered queue, have an index in an entry of `waiting` while they are ready, and none otherwise.
 //! - A group of an ordered queue is in the ring when it can be served: it has a ready message, a
 //!   consumer has none of its messages, and none that is delayed comes before the first ready one.
 //!   This is found out once for all that happens in a record before a receive or its end.
@@ -18,8 +18,10 @@ use super::dedup::stored_properties;
 use super::place::Place;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Queue, Step};
 use crate::store::chunk::{ChunkView, EntryView};
-use crate::store::lanes::{Hold, Lane, Spans};
+use crate::store::lanes::{Hold, Lane};
 use crate::store::lease::{Delivered, Run};
+use crate::store::spans::Spans;
+use crate::store::waiting::Spot;
 use crate::store::{Result, Tables};
 
 /// True when they name a priority or a group.
@@ -84,12 +86,13 @@ impl Step<'_, '_> {
     pub(super) fn give_back_to(
         &mut self,
         number: u64,
-        lane: Lane,
+        lane: &Lane,
         chunk: u64,
         id: u64,
         delivered: Delivered,
     ) -> Result<()> {
-        self.tables.change_waiting(number, &lane, chunk, &[(id - chunk) as u16], &[])?;
+        let spot = Spot { lane, chunk, first: (id - chunk) as u16, count: 1 };
+        self.tables.add_waiting(number, &mut [spot])?;
         let was_tried = delivered != Delivered::default();
         if was_tried {
             self.tables.put_tried(number, id, delivered)?;
@@ -99,7 +102,7 @@ impl Step<'_, '_> {
         queue.waiting += 1;
         queue.waiting_from = queue.waiting_from.min(id);
         queue.tried += u64::from(was_tried);
-        self.group_changed(number, lane.group);
+        self.group_changed(number, &lane.group);
         Ok(())
     }
 
@@ -111,8 +114,9 @@ impl Step<'_, '_> {
         id: u64,
     ) -> Result<Delivered> {
         if let Some((lane, _)) = self.lane_of(number, id)? {
-            self.tables.change_waiting(number, &lane, chunk, &[], &[(id - chunk) as u16])?;
-            self.group_changed(number, lane.group);
+            let spot = Spot { lane: &lane, chunk, first: (id - chunk) as u16, count: 1 };
+            self.tables.remove_waiting(number, &mut [spot])?;
+            self.group_changed(number, &lane.group);
         }
         let delivered = self.remove_tried(number, id)?;
         let queue = self.queue(number);
@@ -132,9 +136,9 @@ impl Step<'_, '_> {
     }
 
     /// Notes that something has changed in a group, in case its queue is ordered.
-    pub(super) fn group_changed(&mut self, number: u64, group: Vec<u8>) {
+    pub(super) fn group_changed(&mut self, number: u64, group: &[u8]) {
         if self.queues[&number].attributes.ordered {
-            self.changed_groups.insert((number, group));
+            self.changed_groups.insert((number, group.to_vec()));
         }
     }
 
@@ -142,7 +146,7 @@ impl Step<'_, '_> {
     pub(super) fn end_hold(&mut self, number: u64, id: u64, hold: Hold) -> Result<()> {
         if let Some(group) = self.group_of(number, id)? {
             self.tables.remove_hold(number, &group, hold, id)?;
-            self.group_changed(number, group);
+            self.group_changed(number, &group);
         }
         Ok(())
     }

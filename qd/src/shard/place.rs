@@ -45,7 +45,7 @@ impl Step<'_, '_> {
     /// Makes a message that is in no place ready again, at its old place in its lane.
     pub(super) fn give_back(&mut self, number: u64, id: u64, delivered: Delivered) -> Result<()> {
         if let Some((lane, chunk)) = self.lane_of(number, id)? {
-            return self.give_back_to(number, lane, chunk, id, delivered);
+            return self.give_back_to(number, &lane, chunk, id, delivered);
         }
         self.tables.put_returned(number, id, delivered)?;
         let queue = self.queue(number);
@@ -77,7 +77,7 @@ impl Step<'_, '_> {
     ) -> Result<()> {
         if let Some(group) = group.filter(|_| self.queues[&number].attributes.ordered) {
             self.tables.put_hold(number, group, Hold::Delayed, id)?;
-            self.group_changed(number, group.to_vec());
+            self.group_changed(number, group);
         }
         self.tables.put_delayed(number, id, Delayed { due_ms, delivered })?;
         self.queue(number).statistics.delayed += 1;

@@ -1,7 +1,5 @@
 //! Sending: messages of one record and queue are packed into chunks.
 
-use std::collections::BTreeMap;
-
 use qd_protocol::attributes::{OVERFLOW_DROP_OLDEST, UNLIMITED};
 use qd_protocol::message::{Properties, Reason};
 use qd_protocol::verbs::{Due, SentRun};
@@ -15,8 +13,9 @@ use super::queue::Amount;
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Outcome, Step};
 use crate::store::Result;
 use crate::store::chunk::{ChunkBuilder, NewEntry};
-use crate::store::lanes::{Lane, Spans};
+use crate::store::lanes::Lane;
 use crate::store::lease::Delivered;
+use crate::store::waiting::Spot;
 
 /// Most messages that one record removes to make room; sends behind that are refused.
 const DROPPED_PER_RECORD_MAX: usize = 10_000;
@@ -26,8 +25,8 @@ pub(super) struct Pending {
     /// Id of the first one.
     first: u64,
     chunk: ChunkBuilder,
-    /// Which of them are ready in a lane.
-    waiting: BTreeMap<Lane, Spans>,
+    /// Those that are ready in a lane: the lane, the index of the first of neighbours, how many.
+    waiting: Vec<(Lane, u16, u16)>,
 }
 
 impl Step<'_, '_> {
@@ -106,8 +105,13 @@ impl Step<'_, '_> {
             // Nothing before it is untouched: no receive has to walk there.
             queue.cursor = id;
         }
-        let apart = due_ms.is_some() || lane.is_some();
-        self.store_message(number, id, entry, apart, lane.as_ref().filter(|_| due_ms.is_none()))?;
+        let (apart, has_lane) = (due_ms.is_some() || lane.is_some(), lane.is_some());
+        if let Some(lane) = &lane {
+            self.group_changed(number, &lane.group);
+        }
+        let (ready_in, delayed_in) =
+            if due_ms.is_none() { (lane, None) } else { (None, lane.map(|lane| lane.group)) };
+        self.store_message(number, id, entry, apart, ready_in)?;
         if let Some(expires_ms) = entry.expires_ms {
             self.tables.put_expiry(expires_ms, number, id)?;
         }
@@ -118,7 +122,7 @@ impl Step<'_, '_> {
             None => {
                 let queue = self.queue(number);
                 queue.statistics.ready += 1;
-                if lane.is_some() {
+                if has_lane {
                     // Nothing before it waits: nobody has to look there.
                     let is_first = queue.waiting == 0;
                     queue.waiting_from = if is_first { id } else { queue.waiting_from };
@@ -126,12 +130,8 @@ impl Step<'_, '_> {
                 }
             }
             Some(due_ms) => {
-                let group = lane.as_ref().map(|lane| &lane.group[..]);
-                self.delay_in(number, group, id, due_ms, Delivered::default())?;
+                self.delay_in(number, delayed_in.as_deref(), id, due_ms, Delivered::default())?;
             }
-        }
-        if let Some(lane) = lane {
-            self.group_changed(number, lane.group);
         }
         let queue = &self.queues[&number];
         let retention_ms = queue.attributes.retention_ms;
@@ -282,7 +282,7 @@ impl Step<'_, '_> {
         id: u64,
         entry: &NewEntry<'_>,
         apart: bool,
-        lane: Option<&Lane>,
+        lane: Option<Lane>,
     ) -> Result<()> {
         if self.pending.get(&number).is_some_and(|pending| pending.chunk.is_full_for(entry)) {
             self.flush(number)?;
@@ -290,13 +290,15 @@ impl Step<'_, '_> {
         let pending = self.pending.entry(number).or_insert_with(|| Pending {
             first: id,
             chunk: ChunkBuilder::default(),
-            waiting: BTreeMap::new(),
+            waiting: Vec::new(),
         });
         if let Some(lane) = lane {
             let index = pending.chunk.count() as u16;
-            match pending.waiting.get_mut(lane) {
-                Some(spans) => spans.push(index),
-                None => pending.waiting.entry(lane.clone()).or_default().push(index),
+            match pending.waiting.last_mut() {
+                Some((last, first, count)) if *last == lane && *first + *count == index => {
+                    *count += 1;
+                }
+                _ => pending.waiting.push((lane, index, 1)),
             }
         }
         pending.chunk.push(entry, apart);
@@ -314,9 +316,15 @@ impl Step<'_, '_> {
             if let Some(marks) = marks {
                 self.tables.put_marks(number, first, &marks)?;
             }
-            for (lane, spans) in waiting {
-                self.tables.put_waiting(number, &lane, first, &spans)?;
-            }
+            let chunk = first;
+            let spots = waiting.iter().map(|(lane, first, count)| Spot {
+                lane,
+                chunk,
+                first: *first,
+                count: *count,
+            });
+            let mut spots: Vec<Spot<'_>> = spots.collect();
+            self.tables.add_waiting(number, &mut spots)?;
         }
         Ok(())
     }

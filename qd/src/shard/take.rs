@@ -3,7 +3,7 @@
 //! Always true here:
 //!
 //! - What is to be taken is looked up first, a block at a time, and nothing is changed by that: whatever
-//!   does not fit stays where it is. What was taken leaves its places at the end, row by row.
+//!   does not fit stays where it is. What was taken leaves its places at the end, all at once.
 //! - Of a plain queue each group of a priority gives one message a turn. Of an ordered one each gives
 //!   what it can before the next one is looked at, so that a receive holds few groups.
 //! - The turn is the group that was served last; the ring goes on behind it, in the order of the keys.
@@ -23,6 +23,7 @@ use super::{CHUNKS_WALKED_PER_RECORD_MAX, Step};
 use crate::store::chunk::{ChunkView, Content, EntryView};
 use crate::store::lanes::Hold;
 use crate::store::lease::{Delivered, Run, push_run};
+use crate::store::waiting::Spot;
 use crate::store::{Result, StoreError, Tables};
 
 /// Messages that are looked up at once.
@@ -60,6 +61,7 @@ impl Step<'_, '_> {
             while self.take_block(number, end_ms, &mut ring, room, &mut taken)? {}
             rings.push(ring);
         }
+        self.leave_lanes(number, &rings)?;
         for ring in rings {
             self.leave_places(number, delete, ring)?;
         }
@@ -130,7 +132,22 @@ impl Step<'_, '_> {
         Ok(!is_last && !room.full && self.walked < CHUNKS_WALKED_PER_RECORD_MAX)
     }
 
-    /// Takes what was taken out of its places, and notes whose turn it was.
+    /// Takes what was taken out of the lanes that have entries.
+    fn leave_lanes(&mut self, number: u64, rings: &[Ring]) -> Result<()> {
+        let mut spots: Vec<Spot<'_>> = Vec::new();
+        for source in rings.iter().flat_map(|ring| &ring.sources) {
+            let Kind::Lane { lane, .. } = &source.kind else { continue };
+            spots.extend(source.taken.iter().map(|pick| Spot {
+                lane,
+                chunk: pick.chunk,
+                first: (pick.id - pick.chunk) as u16,
+                count: 1,
+            }));
+        }
+        self.tables.remove_waiting(number, &mut spots)
+    }
+
+    /// Takes what was taken out of its other places, and notes whose turn it was.
     fn leave_places(&mut self, number: u64, delete: bool, ring: Ring) -> Result<()> {
         let Some(last) = ring.last else {
             // Where nothing was taken the default lane may have been walked all the same.
@@ -167,12 +184,6 @@ impl Step<'_, '_> {
                 self.queue(number).cursor = first_left.unwrap_or(lane.cursor);
             }
             Kind::Lane { lane, .. } if !taken.is_empty() => {
-                for of_chunk in taken.chunk_by(|a, b| a.chunk == b.chunk) {
-                    let chunk = of_chunk[0].chunk;
-                    let indexes: Vec<u16> =
-                        of_chunk.iter().map(|pick| (pick.id - chunk) as u16).collect();
-                    self.tables.change_waiting(number, &lane, chunk, &[], &indexes)?;
-                }
                 for pick in &taken {
                     if pick.delivered != Delivered::default() {
                         self.remove_tried(number, pick.id)?;
@@ -182,7 +193,7 @@ impl Step<'_, '_> {
                     }
                 }
                 self.queue(number).waiting -= taken.len() as u64;
-                self.group_changed(number, lane.group);
+                self.group_changed(number, &lane.group);
             }
             Kind::Lane { .. } => {}
         }

@@ -9,7 +9,7 @@
 //! | `marks` | queue, id of the chunk's first message | [`super::marks::Marks`]: bits of its messages |
 //! | `returned` | queue, id | [`super::lease::Delivered`]: the message is ready again |
 //! | `delayed` | queue, id | u64 due (state ms), [`super::lease::Delivered`] |
-//! | `waiting` | queue, 255 - priority, length of the group, group, id of a chunk's first message | [`super::lanes::Spans`]: which of the chunk's messages are ready in this lane |
+//! | `waiting` | queue, then nothing or where the page begins | page of many lanes ([`super::waiting`]): which messages are ready in each, by chunk |
 //! | `tried` | queue, id | [`super::lease::Delivered`]: the message is ready in a lane and was delivered before |
 //! | `holds` | queue, length of the group, group, 0 leased or 1 delayed, id | nothing: the message holds its group of an ordered queue |
 //! | `ring` | queue, length of the group, group | nothing: the group of an ordered queue can be served |
@@ -28,7 +28,7 @@
 //! Integers inside values are little-endian. A live message is found by its id: the chunk with the
 //! greatest first id that is not above it. It is *untouched* (no other row) while its id is at or
 //! above its queue's cursor, its chunk is not apart and its mark says nothing else; otherwise it is
-//! ready with a row in `returned`, or ready in a lane with its index in a row of `waiting`, or delayed with rows in `delayed` and `due` or one in `blocked`, or leased with a
+//! ready with a row in `returned`, or ready in a lane with its index in an entry of `waiting`, or delayed with rows in `delayed` and `due` or one in `blocked`, or leased with a
 //! run in `leases`, or deleted. How often it was delivered stands in that row or run, not with the
 //! chunk: both are written in the same step anyway, and a chunk that was only delivered needs no
 //! row of its own.
@@ -43,7 +43,7 @@
 use redb::TableDefinition;
 
 /// Number of the format below; a store with another number is refused.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_NODE: &str = "node";

@@ -5,8 +5,10 @@
 use std::collections::VecDeque;
 
 use super::super::{CHUNKS_WALKED_PER_RECORD_MAX, Queue};
-use crate::store::lanes::{Indexes, Lane, WaitingRow};
+use crate::store::lanes::Lane;
 use crate::store::lease::Delivered;
+use crate::store::spans::Indexes;
+use crate::store::waiting::{WaitingRow, Walk};
 use crate::store::{Result, StoreError, Tables};
 
 /// Rows of returned messages that are read at once.
@@ -23,7 +25,7 @@ pub(super) struct Candidate {
     pub returned: bool,
 }
 
-/// The ready messages of one lane in the order of their ids, read a row at a time.
+/// The ready messages of one lane in the order of their ids, read an entry at a time.
 pub(super) struct Source {
     pub kind: Kind,
     /// There is nothing more to be read.
@@ -36,7 +38,7 @@ pub(super) struct Source {
 }
 
 pub(super) enum Kind {
-    /// A lane with rows in `waiting`.
+    /// A lane with entries in `waiting`.
     Lane {
         lane: Lane,
         /// The chunk that was read last.
@@ -147,6 +149,8 @@ pub(super) struct Ring {
     turn: Option<Vec<u8>>,
     /// The group that was looked at last.
     after: Option<Vec<u8>>,
+    /// Of a plain queue, where that is.
+    walk: Walk,
     /// It has come round to the first group.
     is_round: bool,
     /// Every group was looked at.
@@ -167,6 +171,7 @@ impl Ring {
             last: None,
             is_round: turn.is_none(),
             after: turn.clone(),
+            walk: Walk::default(),
             turn,
             is_whole: false,
             has_default: !ordered && priority == 0 && default_ready > 0,
@@ -186,6 +191,7 @@ impl Ring {
                 self.is_whole = self.is_round;
                 self.is_round = true;
                 self.after = None;
+                self.walk = Walk::default();
                 continue;
             };
             let is_past = |turn: &Vec<u8>| {
@@ -203,11 +209,12 @@ impl Ring {
         Ok(false)
     }
 
-    /// The first row of the group behind the one that was looked at last, and the id from which on its
+    /// The first entry of the group behind the one that was looked at last, and the id from which on its
     /// messages must wait.
-    fn next_row(&self, tables: &Tables<'_>, number: u64) -> Result<Option<(WaitingRow, u64)>> {
+    fn next_row(&mut self, tables: &Tables<'_>, number: u64) -> Result<Option<(WaitingRow, u64)>> {
         if !self.ordered {
-            let row = tables.next_waiting(number, self.priority, self.after.as_deref())?;
+            let after = self.after.as_deref();
+            let row = tables.next_waiting(number, self.priority, after, &mut self.walk)?;
             return Ok(row.map(|row| (row, u64::MAX)));
         }
         let Some(group) = tables.next_servable(number, self.after.as_deref())? else {

@@ -10,13 +10,11 @@
 
 mod ring;
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use qd_protocol::verbs::ReceivedMessage;
 use qd_protocol::{Body, Receipt};
 
-use ring::{Candidate, Kind, Ring, Source};
+use ring::{Candidate, Kind, Ring};
 
 use super::receive::{Limits, Room, Taken};
 use super::{CHUNKS_WALKED_PER_RECORD_MAX, Step};
@@ -62,7 +60,7 @@ impl Step<'_, '_> {
             rings.push(ring);
         }
         self.leave_lanes(number, &rings)?;
-        for ring in rings {
+        for ring in &rings {
             self.leave_places(number, delete, ring)?;
         }
         taken.unfinished = self.walked >= CHUNKS_WALKED_PER_RECORD_MAX;
@@ -117,7 +115,7 @@ impl Step<'_, '_> {
                 self.walked += 1;
             }
             if source.is_shut || !room.take(found.entry.bytes()) {
-                source.left.push(pick);
+                ring.left.push((at, pick));
                 continue;
             }
             let Candidate { id, chunk, delivered, .. } = pick;
@@ -126,8 +124,7 @@ impl Step<'_, '_> {
             taken.runs.push(Run { chunk, first: id, count: 1, attempt, end_ms, first_ms });
             taken.redelivered += u64::from(delivered.attempts > 0);
             taken.messages.push(with_content(self.tables, number, chunk, found)?);
-            source.taken.push(pick);
-            ring.last = Some(at);
+            ring.taken.push((at, pick));
         }
         Ok(!is_last && !room.full && self.walked < CHUNKS_WALKED_PER_RECORD_MAX)
     }
@@ -135,67 +132,49 @@ impl Step<'_, '_> {
     /// Takes what was taken out of the lanes that have entries.
     fn leave_lanes(&mut self, number: u64, rings: &[Ring]) -> Result<()> {
         let mut spots: Vec<Spot<'_>> = Vec::new();
-        for source in rings.iter().flat_map(|ring| &ring.sources) {
-            let Kind::Lane { lane, .. } = &source.kind else { continue };
-            spots.extend(source.taken.iter().map(|pick| Spot {
-                lane,
-                chunk: pick.chunk,
-                first: (pick.id - pick.chunk) as u16,
-                count: 1,
-            }));
+        for ring in rings {
+            for (at, Candidate { id, chunk, .. }) in &ring.taken {
+                if let Kind::Lane { lane, .. } = &ring.sources[*at].kind {
+                    let first = (id - chunk) as u16;
+                    spots.push(Spot { lane, chunk: *chunk, first, count: 1 });
+                }
+            }
         }
         self.tables.remove_waiting(number, &mut spots)
     }
 
     /// Takes what was taken out of its other places, and notes whose turn it was.
-    fn leave_places(&mut self, number: u64, delete: bool, ring: Ring) -> Result<()> {
-        let Some(last) = ring.last else {
-            // Where nothing was taken the default lane may have been walked all the same.
-            for source in ring.sources {
-                self.leave_source(number, delete, ring.ordered, source)?;
-            }
-            return Ok(());
-        };
-        let group = ring.sources[last].group().to_vec();
-        self.tables.put_turn(number, ring.priority, &group)?;
-        for source in ring.sources {
-            self.leave_source(number, delete, ring.ordered, source)?;
+    fn leave_places(&mut self, number: u64, delete: bool, ring: &Ring) -> Result<()> {
+        if let Some((last, _)) = ring.taken.last() {
+            self.tables.put_turn(number, ring.priority, ring.sources[*last].group())?;
         }
-        Ok(())
-    }
-
-    fn leave_source(
-        &mut self,
-        number: u64,
-        delete: bool,
-        ordered: bool,
-        source: Source,
-    ) -> Result<()> {
-        let Source { kind, taken, left, .. } = source;
-        match kind {
-            Kind::Default(lane) => {
-                for pick in taken.iter().filter(|pick| pick.returned) {
+        for taken in ring.taken.chunk_by(|(a, _), (b, _)| a == b) {
+            let Kind::Lane { lane, .. } = &ring.sources[taken[0].0].kind else {
+                for (_, pick) in taken.iter().filter(|(_, pick)| pick.returned) {
                     self.tables.remove_returned(number, pick.id)?;
                     self.queue(number).returned -= 1;
                 }
-                // What was looked at and not taken is untouched as before.
-                let left = left.iter().chain(&lane.ready).filter(|pick| !pick.returned);
+                continue;
+            };
+            for (_, pick) in taken {
+                if pick.delivered != Delivered::default() {
+                    self.remove_tried(number, pick.id)?;
+                }
+                if ring.ordered && !delete {
+                    self.tables.put_hold(number, &lane.group, Hold::Leased, pick.id)?;
+                }
+            }
+            self.queue(number).waiting -= taken.len() as u64;
+            self.group_changed(number, &lane.group);
+        }
+        for (at, source) in ring.sources.iter().enumerate() {
+            if let Kind::Default(lane) = &source.kind {
+                // What was looked at and not taken is untouched as before, also where nothing was taken.
+                let left = ring.left.iter().filter(|(of, _)| *of == at).map(|(_, pick)| pick);
+                let left = left.chain(&lane.ready).filter(|pick| !pick.returned);
                 let first_left = left.map(|pick| pick.id).min();
                 self.queue(number).cursor = first_left.unwrap_or(lane.cursor);
             }
-            Kind::Lane { lane, .. } if !taken.is_empty() => {
-                for pick in &taken {
-                    if pick.delivered != Delivered::default() {
-                        self.remove_tried(number, pick.id)?;
-                    }
-                    if ordered && !delete {
-                        self.tables.put_hold(number, &lane.group, Hold::Leased, pick.id)?;
-                    }
-                }
-                self.queue(number).waiting -= taken.len() as u64;
-                self.group_changed(number, &lane.group);
-            }
-            Kind::Lane { .. } => {}
         }
         Ok(())
     }
@@ -212,7 +191,9 @@ fn find(
 ) -> Result<Vec<Found>> {
     let mut order: Vec<usize> = (0..picks.len()).collect();
     order.sort_unstable_by_key(|&at| picks[at].1.id);
-    let mut found = BTreeMap::new();
+    let mut found: Vec<Option<Found>> = picks.iter().map(|_| None).collect();
+    // One allocation for all of them: fields and body of each stand one behind the other.
+    let (mut contents, mut ranges) = (Vec::new(), Vec::new());
     for same in order.chunk_by(|a, b| picks[*a].1.chunk == picks[*b].1.chunk) {
         let chunk = picks[same[0]].1.chunk;
         let row = tables.chunk(number, chunk)?;
@@ -223,15 +204,26 @@ fn find(
             let is_over = limits.is_over(&entry, view.sent_at_ms());
             let is_inline = matches!(entry.content, Content::Inline { .. });
             let has_content = is_inline && !is_over && entry.bytes() <= bytes;
-            let mut message = message(&view, &entry, id, delivered.attempts + 1);
-            if has_content {
+            let message = message(&view, &entry, id, delivered.attempts + 1);
+            if let Content::Inline { fields, body, end } = entry.content
+                && has_content
+            {
                 bytes -= entry.bytes();
-                copy_inline(&view, &entry, &mut message)?;
+                let start = contents.len();
+                contents.extend_from_slice(view.bytes(fields, end)?);
+                ranges.push((at, start, start + (body - fields)));
             }
-            found.insert(at, Found { entry, is_over, has_content, message });
+            found[at] = Some(Found { entry, is_over, has_content, message });
         }
     }
-    Ok(found.into_values().collect())
+    let mut contents = Bytes::from(contents);
+    for (at, start, body) in ranges.into_iter().rev() {
+        if let Some(found) = &mut found[at] {
+            found.message.body.bytes = contents.split_off(body);
+            found.message.fields = contents.split_off(start);
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// A message without content.

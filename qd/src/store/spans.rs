@@ -82,6 +82,13 @@ impl Spans {
         *self = left;
     }
 
+    /// Appends the encoding of a single span.
+    pub(super) fn put_one(row: &mut Vec<u8>, first: u16, count: u16) {
+        row.push(1);
+        put_number(row, first.into());
+        put_number(row, count.into());
+    }
+
     /// Appends the encoding.
     pub(super) fn put(&self, row: &mut Vec<u8>) {
         put_number(row, self.0.len() as u64);

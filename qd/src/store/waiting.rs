@@ -78,15 +78,14 @@ pub struct Walk {
     at: usize,
 }
 
-fn head(lane: &Lane) -> Vec<u8> {
-    let mut head = Vec::with_capacity(11 + lane.group.len());
+fn put_head(head: &mut Vec<u8>, lane: &Lane) {
     head.extend_from_slice(&[255 - lane.priority, lane.group.len() as u8]);
     head.extend_from_slice(&lane.group);
-    head
 }
 
 fn position(lane: &Lane, chunk: u64) -> Vec<u8> {
-    let mut position = head(lane);
+    let mut position = Vec::with_capacity(10 + lane.group.len());
+    put_head(&mut position, lane);
     position.extend_from_slice(&chunk.to_be_bytes());
     position
 }
@@ -176,6 +175,8 @@ struct Writer {
     /// Where the entries of the last section begin.
     entries_at: usize,
     before: u64,
+    /// Spans of an entry, to be used again.
+    spans: Vec<u8>,
 }
 
 impl Writer {
@@ -220,8 +221,10 @@ impl Change {
         // What is before this is written.
         let mut from = 0;
         let mut next = Section::at(page, 0)?;
+        let mut head = Vec::new();
         for of_lane in spots.chunk_by(|a, b| a.lane == b.lane) {
-            let head = head(of_lane[0].lane);
+            head.clear();
+            put_head(&mut head, of_lane[0].lane);
             let mut at = from;
             while let Some(section) = next.filter(|section| section.head < &head[..]) {
                 at = section.end;
@@ -250,7 +253,6 @@ impl Change {
         spots: &[Spot<'_>],
         writer: &mut Writer,
     ) -> Result<()> {
-        let mut bytes = Vec::new();
         let mut next = old.next()?;
         for of_chunk in spots.chunk_by(|a, b| a.chunk == b.chunk) {
             let chunk = of_chunk[0].chunk;
@@ -258,25 +260,56 @@ impl Change {
                 writer.push(entry);
                 next = old.next()?;
             }
-            let mut spans = Spans::default();
-            if let Some(mut entry) = next.filter(|entry| entry.chunk == chunk) {
-                spans = Spans::take(&mut entry.spans)?;
+            let entry = next.filter(|entry| entry.chunk == chunk);
+            if entry.is_some() {
                 next = old.next()?;
             }
-            let changed = of_chunk.iter().map(|spot| (spot.first, spot.count));
-            match self {
-                Self::Add => spans.add(changed),
-                Self::Remove => spans.remove(changed),
-            }
-            if !spans.is_empty() {
-                bytes.clear();
-                spans.put(&mut bytes);
+            let mut bytes = std::mem::take(&mut writer.spans);
+            bytes.clear();
+            self.of_spans(entry, of_chunk, &mut bytes)?;
+            if !bytes.is_empty() {
                 writer.push(Entry { chunk, spans: &bytes });
             }
+            writer.spans = bytes;
         }
         if let Some(entry) = next {
             writer.push(entry);
             writer.page.extend_from_slice(old.rest);
+        }
+        Ok(())
+    }
+
+    /// Writes the spans of an entry, or of one that is not there yet, with some of its messages
+    /// changed; nothing when none is left.
+    fn of_spans(
+        self,
+        old: Option<Entry<'_>>,
+        spots: &[Spot<'_>],
+        bytes: &mut Vec<u8>,
+    ) -> Result<()> {
+        // As a rule the entry is there for these messages only.
+        if let [Spot { first, count, .. }] = *spots {
+            Spans::put_one(bytes, first, count);
+            match (self, old) {
+                (Self::Add, None) => return Ok(()),
+                (Self::Remove, Some(entry)) if entry.spans == bytes => {
+                    bytes.clear();
+                    return Ok(());
+                }
+                _ => bytes.clear(),
+            }
+        }
+        let mut spans = match old {
+            Some(mut entry) => Spans::take(&mut entry.spans)?,
+            None => Spans::default(),
+        };
+        let changed = spots.iter().map(|spot| (spot.first, spot.count));
+        match self {
+            Self::Add => spans.add(changed),
+            Self::Remove => spans.remove(changed),
+        }
+        if !spans.is_empty() {
+            spans.put(bytes);
         }
         Ok(())
     }

@@ -32,9 +32,6 @@ pub(super) struct Source {
     is_over: bool,
     /// It gives nothing more in this receive: the time of its next message is over.
     pub is_shut: bool,
-    pub taken: Vec<Candidate>,
-    /// Candidates that were not taken.
-    pub left: Vec<Candidate>,
 }
 
 pub(super) enum Kind {
@@ -66,7 +63,7 @@ pub(super) struct DefaultLane {
 
 impl Source {
     fn new(kind: Kind) -> Self {
-        Self { kind, is_over: false, is_shut: false, taken: Vec::new(), left: Vec::new() }
+        Self { kind, is_over: false, is_shut: false }
     }
 
     fn of_row(row: WaitingRow, until: u64) -> Self {
@@ -143,8 +140,10 @@ pub(super) struct Ring {
     pub sources: Vec<Source>,
     /// Of a plain queue, the sources that have something left, in the order of their next turns.
     turns: VecDeque<usize>,
-    /// The source of the message that was taken last.
-    pub last: Option<usize>,
+    /// What was taken, in this order, with its source.
+    pub taken: Vec<(usize, Candidate)>,
+    /// Candidates that were not taken.
+    pub left: Vec<(usize, Candidate)>,
     /// The group that was served last.
     turn: Option<Vec<u8>>,
     /// The group that was looked at last.
@@ -168,7 +167,8 @@ impl Ring {
             ordered,
             sources: Vec::new(),
             turns: VecDeque::new(),
-            last: None,
+            taken: Vec::new(),
+            left: Vec::new(),
             is_round: turn.is_none(),
             after: turn.clone(),
             walk: Walk::default(),
@@ -202,7 +202,7 @@ impl Ring {
                 self.is_whole = true;
                 break;
             }
-            self.after = Some(row.lane.group.clone());
+            self.after.get_or_insert_default().clone_from(&row.lane.group);
             self.sources.push(Source::of_row(row, until));
             return Ok(true);
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use qd::shard::command::{Action, Create, NewMessage, Receive, Send, Settle};
 use qd::shard::{Applied, Command, Entry, Machine, Origin, Outcome, Record};
-use qd::store::{CACHE_BYTES, Store};
+use qd::store::Store;
 use qd_protocol::verbs::{IfExists, SendEntry};
 use qd_protocol::{AttributeChanges, Body, QueueName};
 
@@ -102,7 +102,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 fn open(groups: u32, ordered: bool) -> (tempfile::TempDir, Bench) {
     let parent = std::env::var_os("QD_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent).unwrap();
-    let store = Store::open(&dir.path().join("state.redb"), CACHE_BYTES, 7).unwrap();
+    let store = Store::open(&dir.path().join("state.redb"), 128 << 20, 7).unwrap();
     let queue = QueueName::new("bench").unwrap();
     let machine = Machine::open(store).unwrap();
     let mut bench = Bench { machine, queue, number: 0, groups, sent: 0 };

@@ -43,6 +43,15 @@ pub struct Args {
         env = "QD_DISK_RESERVE"
     )]
     pub disk_reserve: Option<ByteSize>,
+    /// Memory for pages of the state
+    #[arg(
+        long,
+        help = "Memory for pages of the state, such as 64MiB [default: an eighth of the memory that \
+                there is or that the control group allows, at most 128MiB]",
+        value_name = "SIZE",
+        env = "QD_CACHE_SIZE"
+    )]
+    pub cache_size: Option<ByteSize>,
     /// Become the leader of a session of its own, apart from the terminal
     #[arg(long)]
     pub new_session: bool,
@@ -74,6 +83,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// Free bytes on the disk below which sends are refused; `None`: the default.
     pub disk_reserve: Option<u64>,
+    /// Bytes of memory for pages of the state; `None`: the default.
+    pub cache_bytes: Option<usize>,
 }
 
 /// Why the settings cannot be used.
@@ -107,7 +118,8 @@ impl Settings {
         let socket_mode = if system { 0o660 } else { 0o600 };
         let max_connections = args.max_connections;
         let disk_reserve = args.disk_reserve.map(|size| size.as_u64());
-        Ok(Self { data, listen, socket_mode, max_connections, disk_reserve })
+        let cache_bytes = args.cache_size.map(|size| size.as_u64() as usize);
+        Ok(Self { data, listen, socket_mode, max_connections, disk_reserve, cache_bytes })
     }
 }
 

@@ -13,10 +13,11 @@ use crate::config::{ConfigError, Settings};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::log::files::Directory;
 use crate::log::{LogError, SEGMENT_BYTES};
+use crate::memory;
 use crate::net::{ListenError, Listener, Server, serve};
 use crate::replicator::{Local, ReplicatorError};
 use crate::shard::Machine;
-use crate::store::{CACHE_BYTES, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// File descriptors that are not connections.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -95,7 +96,9 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let connections_max = raise_descriptors(settings.max_connections);
     let dir = DataDir::open(&settings.data)?;
     let path = dir.state_file();
-    let open = || Machine::open(Store::open(&path, CACHE_BYTES, random_u64())?);
+    let cache_bytes = settings.cache_bytes.unwrap_or_else(memory::cache_bytes);
+    tracing::info!("{} for pages of the state", bytesize::ByteSize(cache_bytes as u64));
+    let open = || Machine::open(Store::open(&path, cache_bytes, random_u64())?);
     let machine = open().map_err(|error| DaemonError::Open { path: path.clone(), error })?;
     let node = machine.node();
     let files = Directory::open(&dir.log()).map_err(failed("make the directory of the log"))?;

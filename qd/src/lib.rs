@@ -19,6 +19,7 @@ pub mod config;
 pub mod daemon;
 pub mod data_dir;
 pub mod log;
+pub mod memory;
 pub mod net;
 pub mod replicator;
 pub mod shard;

@@ -46,9 +46,6 @@ pub use dedup::DedupWindow;
 pub use schema::FORMAT;
 pub use tables::{Blocked, Delayed, Position, Tables};
 
-/// Default budget of redb's page cache: 128 MiB. (redb's own default is 1 GiB.)
-pub const CACHE_BYTES: usize = 128 << 20;
-
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -138,7 +135,8 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the file, or makes it with identity `node` when it is not there or empty.
+    /// Opens the file, or makes it with identity `node` when it is not there or empty. Pages of the
+    /// file take `cache_bytes` of memory at most.
     pub fn open(path: &Path, cache_bytes: usize, node: u64) -> Result<Self> {
         let open = |path: &Path| {
             let mut options = File::options();
@@ -164,8 +162,12 @@ impl Store {
 
     /// Opens a store over any storage, for fault tests: it is written to when somebody asks for a
     /// checkpoint's end, and so in the same order every time.
-    pub fn open_backend(backend: impl StorageBackend, node: u64) -> Result<Self> {
-        Self::open_behind(backend, By::Caller, CACHE_BYTES, node)
+    pub fn open_backend(
+        backend: impl StorageBackend,
+        cache_bytes: usize,
+        node: u64,
+    ) -> Result<Self> {
+        Self::open_behind(backend, By::Caller, cache_bytes, node)
     }
 
     fn open_behind(

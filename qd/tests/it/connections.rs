@@ -14,7 +14,7 @@ use qd::log::files::Directory;
 use qd::net::{Listener, Server, Timeouts, serve};
 use qd::replicator::Local;
 use qd::shard::Machine;
-use qd::store::{CACHE_BYTES, Store};
+use qd::store::Store;
 use qd_protocol::frame::FLAG_REFUSED;
 use qd_protocol::preamble::Status;
 use qd_protocol::request::{put_request, read_answer};
@@ -48,7 +48,7 @@ impl Served {
 
     fn with(change: impl FnOnce(&mut Server)) -> Self {
         let directory = qd_tests::daemon::temporary_directory();
-        let store = Store::open(&directory.path().join("state.redb"), CACHE_BYTES, 1).unwrap();
+        let store = Store::open(&directory.path().join("state.redb"), 16 << 20, 1).unwrap();
         let (broker, mailbox) = Broker::new();
         let log = Directory::open(&directory.path().join("log")).unwrap();
         let machine = Machine::open(store).unwrap();

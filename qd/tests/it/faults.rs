@@ -3,7 +3,14 @@
 //! A run is recorded: every write, sync and change of names of state and log, and after which
 //! operation each answer was given. The machine is then cut off at every operation: what was written
 //! since the last sync of its file is lost, wholly, partly, or in part blocks, and so are names. The
-//! state found must be the one after some record at or behind the last answer.
+//! state found must be the one after some record at or behind the last answer. The process is killed
+//! in between too, with a record that is written and not synced.
+//!
+//! `QD_FAULT_RUNS` sets the number of recorded runs, `QD_FAULT_SEED` the seed of the first one: a few
+//! by default, thousands by hand.
+
+mod calls;
+mod groups;
 
 use std::collections::BTreeMap;
 
@@ -11,15 +18,19 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use qd::replicator::Local;
-use qd::shard::Entry;
+use qd::shard::command::Send;
+use qd::shard::{Command, Entry};
+use qd_protocol::Receipt;
 
-use crate::memory::{Ignored, Memory, Operation};
-use crate::random_work::{Action, actions, receipts};
+use crate::memory::{Ignored, Memory, Operation, STATE};
+use crate::random_work::{Action, actions, message, queue_name, receipts};
 
 /// Bytes that the disk writes as one.
 const BLOCK: usize = 4096;
 /// Records between two checkpoints.
 const CHECKPOINT_EVERY: usize = 5;
+/// Records between two kills.
+const KILL_EVERY: usize = 7;
 
 /// Operations so far when the record was answered, and the rows it left.
 struct Answered {
@@ -32,39 +43,71 @@ struct Recorded {
     answered: Vec<Answered>,
 }
 
+/// What random actions become, one record each.
+#[derive(Clone)]
+struct Script {
+    known: Vec<Receipt>,
+    now_ms: u64,
+}
+
+impl Script {
+    fn new() -> Self {
+        Self { known: Vec::new(), now_ms: 1_000_000 }
+    }
+
+    fn entries(&mut self, index: usize, action: &Action) -> Vec<Entry> {
+        match action {
+            Action::Pass(ms) => self.now_ms += ms,
+            Action::Tick | Action::Reopen => {}
+            Action::Run(intent, _) => {
+                let command = intent.command(&self.known, index as u64);
+                return vec![Entry { origin: None, command }];
+            }
+        }
+        Vec::new()
+    }
+}
+
 fn record(actions: &[Action], ignored: Ignored) -> Recorded {
     let storage = Memory::recording(ignored);
     let mut local = storage.local();
-    let mut known = Vec::new();
-    let mut now_ms = 1_000_000;
+    let mut script = Script::new();
     let answer = |local: &Local| Answered {
         operations: storage.operations(),
         hash: local.machine().row_hash().unwrap(),
     };
     let mut answered = vec![answer(&local)];
     for (index, action) in actions.iter().enumerate() {
-        let mut entries = Vec::new();
-        match action {
-            Action::Pass(ms) => now_ms += ms,
-            Action::Tick | Action::Reopen => {}
-            Action::Run(intent, _) => {
-                let command = intent.command(&known, index as u64);
-                entries.push(Entry { origin: None, command });
-            }
-        }
+        let entries = script.entries(index, action);
         // Some wait for the thread of the log, with another record behind them.
-        let applied = local.replicate(now_ms, entries, index % 3 > 0).unwrap();
+        let applied = local.replicate(script.now_ms, entries, index % 3 > 0).unwrap();
         local.wait().unwrap();
-        known.extend(applied.outcomes.iter().flat_map(receipts));
+        script.known.extend(applied.outcomes.iter().flat_map(receipts));
         answered.push(answer(&local));
         // What is saved reaches the disk piece by piece, between the records behind it.
         local.is_saved().unwrap();
         if index % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 {
             local.begin_checkpoint().unwrap();
         }
+        if index % KILL_EVERY == KILL_EVERY - 1 {
+            local = kill_and_restart(&storage, local, script.now_ms);
+            answered.push(answer(&local));
+        }
     }
     // Taken before it is closed: what closing writes is no part of the run.
     Recorded { history: storage.history(), answered }
+}
+
+/// The process ends when a record is written and not synced. It is found again, and may be told to
+/// anybody from then on.
+fn kill_and_restart(storage: &Memory, mut local: Local, now_ms: u64) -> Local {
+    let messages = vec![message(b"when the process was killed".to_vec(), false)];
+    let command = Command::Send(Send { queue: queue_name(0), messages });
+    storage.fail_log_syncs(true);
+    local.replicate(now_ms, vec![Entry { origin: None, command }], true).unwrap_err();
+    drop(local);
+    storage.fail_log_syncs(false);
+    storage.local()
 }
 
 /// What is on the disk when the power fails behind operation `cut`: all that was synced, and of
@@ -160,12 +203,12 @@ fn compare(recorded: &Recorded, answered: usize, image: &Memory) -> Option<Strin
     (hash != recorded.answered[applied].hash).then(|| format!("rows differ from record {applied}"))
 }
 
-fn random_actions(seed: u64) -> Vec<Action> {
+fn random_actions(seed: u64, most: usize) -> Vec<Action> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), random);
-    actions(14).new_tree(&mut runner).unwrap().current()
+    actions(most).new_tree(&mut runner).unwrap().current()
 }
 
 /// A small generator of coin throws, so that a seed names a whole run.
@@ -179,22 +222,29 @@ fn coin(seed: u64) -> impl FnMut() -> bool {
     }
 }
 
-/// `QD_FAULT_RUNS` sets the number of recorded runs: a few by default, thousands by hand.
-fn runs() -> u64 {
-    std::env::var("QD_FAULT_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(12)
+/// Seeds of the recorded runs; `part`: of fewer runs, because each takes longer.
+fn seeds(part: u64) -> std::ops::Range<u64> {
+    let number = |name, default: u64| {
+        let value = std::env::var(name).ok();
+        value.map_or(default, |value: String| value.parse().expect("a number"))
+    };
+    let (first, runs) = (number("QD_FAULT_SEED", 1), number("QD_FAULT_RUNS", 12));
+    let seeds = first..first + runs.div_ceil(part);
+    println!("seeds {seeds:?} (others with QD_FAULT_SEED and QD_FAULT_RUNS)");
+    seeds
 }
 
 fn first_fault(ignored: Ignored) -> Option<String> {
-    for seed in 1..=runs() {
-        let recorded = record(&random_actions(seed), ignored);
-        let from = recorded.answered[0].operations;
-        for cut in from..=recorded.history.len() {
-            let nothing = fault(&recorded, cut, || false);
-            let everything = fault(&recorded, cut, || true);
-            let some = fault(&recorded, cut, coin(seed ^ (cut as u64) << 20));
-            if let Some(fault) = nothing.or(everything).or(some) {
-                return Some(format!("seed {seed}, cut at operation {cut}: {fault}"));
-            }
+    seeds(1).find_map(|seed| first_fault_of(seed, &record(&random_actions(seed, 14), ignored)))
+}
+
+fn first_fault_of(seed: u64, recorded: &Recorded) -> Option<String> {
+    for cut in recorded.answered[0].operations..=recorded.history.len() {
+        let nothing = fault(recorded, cut, || false);
+        let everything = fault(recorded, cut, || true);
+        let some = fault(recorded, cut, coin(seed ^ (cut as u64) << 20));
+        if let Some(fault) = nothing.or(everything).or(some) {
+            return Some(format!("seed {seed}, cut at operation {cut}: {fault}"));
         }
     }
     None
@@ -207,7 +257,36 @@ fn what_was_answered_survives_the_loss_of_unsynced_writes_at_every_operation() {
 
 #[test]
 fn with_any_sync_call_taken_out_answers_are_lost_and_this_suite_sees_it() {
-    for ignored in [Ignored::LogSyncs, Ignored::StateSyncs, Ignored::NameSyncs] {
+    use Ignored::{LogSyncs, NameSyncs, RecoverySyncs, StateSyncs};
+    for ignored in [LogSyncs, RecoverySyncs, StateSyncs, NameSyncs] {
         assert!(first_fault(ignored).is_some(), "{ignored:?}");
+    }
+}
+
+/// Each commit of redb syncs what it refers to, then the header that refers to it.
+#[test]
+fn with_one_of_the_two_syncs_of_a_commit_taken_out_this_suite_sees_it() {
+    for taken in [0, 1] {
+        let fault = seeds(1).find_map(|seed| {
+            let mut recorded = record(&random_actions(seed, 14), Ignored::Nothing);
+            let mut syncs = 0;
+            let mut operations = 0;
+            let mut lost = Vec::new();
+            recorded.history.retain(|operation| {
+                operations += 1;
+                let is_state = matches!(operation, Operation::Sync(STATE));
+                syncs += usize::from(is_state);
+                let keep = !(is_state && syncs % 2 == taken);
+                if !keep {
+                    lost.push(operations);
+                }
+                keep
+            });
+            for answered in &mut recorded.answered {
+                answered.operations -= lost.partition_point(|at| *at <= answered.operations);
+            }
+            first_fault_of(seed, &recorded)
+        });
+        assert!(fault.is_some(), "{taken}");
     }
 }

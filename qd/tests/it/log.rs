@@ -1,8 +1,5 @@
-//! The log on a disk that forgets, lies and fails: torn ends are cut, damage is refused, and nothing
+//! The log on a disk that forgets and lies: torn ends are cut, damage is refused, and nothing
 //! that was cut comes back.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use qd::log::LogError;
 use qd::replicator::{Local, ReplicatorError};
@@ -195,60 +192,4 @@ fn segments_are_used_again_and_their_number_is_bounded() {
     assert!(files.len() <= 6, "{files:?}");
     drop(local);
     assert_eq!(open(&disk).unwrap(), 1_001);
-}
-
-#[test]
-fn after_a_failed_call_nothing_more_is_durable_and_nothing_answered_is_lost() {
-    let made = || {
-        let disk = Memory::default();
-        drop(disk.local());
-        disk.fail_from(None);
-        disk
-    };
-    let whole = made();
-    let answered = Arc::new(AtomicU64::new(0));
-    let local = fail(&whole, &answered).unwrap();
-    assert_eq!(answered.load(Ordering::SeqCst), 60);
-    // Without those of closing it.
-    let calls = whole.calls();
-    drop(local);
-    let (mut seen, mut unseen) = (0, 0);
-    for from in 0..calls {
-        let disk = made();
-        disk.fail_from(Some(from));
-        let answered = Arc::new(AtomicU64::new(0));
-        // redb panics on some failures, and so does a daemon that cannot go on.
-        let result = {
-            let (disk, answered) = (disk.clone(), Arc::clone(&answered));
-            // What fails when it is closed is seen by nobody.
-            std::panic::catch_unwind(move || fail(&disk, &answered).map(|_| disk.calls()))
-        };
-        match result {
-            Ok(Ok(calls)) if calls <= from => {}
-            Ok(Ok(_)) => unseen += 1,
-            _ => seen += 1,
-        }
-        disk.fail_from(None);
-        let answered = answered.load(Ordering::SeqCst);
-        let local = disk.try_local().unwrap_or_else(|error| panic!("call {from}: {error}"));
-        assert!(applied(&local) >= answered, "call {from}: {} < {answered}", applied(&local));
-        assert_eq!(local.machine().verify().unwrap(), [""; 0]);
-    }
-    // Nobody waits for a segment to be put away that is used again, nor sees that fail at the end.
-    assert!(seen > calls / 2 && seen > unseen * 8, "{seen} failures were seen, {unseen} not");
-}
-
-fn fail(disk: &Memory, answered: &Arc<AtomicU64>) -> Result<Local, ReplicatorError> {
-    let mut local = disk.try_local()?;
-    local.replicate(NOW_MS, create(), true)?;
-    for number in 2..=60u64 {
-        local.replicate(NOW_MS, send(&[7; 900]), number % 2 == 0)?;
-        let answered = Arc::clone(answered);
-        local.when_durable(Box::new(move || answered.store(number, Ordering::SeqCst)));
-        if number % 16 == 0 {
-            local.checkpoint()?;
-        }
-    }
-    local.wait()?;
-    Ok(local)
 }

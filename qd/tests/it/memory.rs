@@ -16,8 +16,25 @@ pub const STATE: usize = 0;
 /// Size of the log's segments here: small, so that many are begun and used again.
 const SEGMENT_BYTES: u64 = 24 << 10;
 
-/// ENOSPC.
-const NO_SPACE: i32 = 28;
+/// How calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fails {
+    /// ENOSPC, of calls that change the disk.
+    NoSpace,
+    /// EIO, of any call, reads too.
+    Io,
+}
+
+/// Which calls fail. What a write that fails has written is the front half.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    /// How.
+    pub fails: Fails,
+    /// Number, from 0, of the first one of those that can fail so.
+    pub call: usize,
+    /// Whether all behind it fail too.
+    pub lasts: bool,
+}
 
 /// One change of the disk. A file has a number, whatever its name.
 #[derive(Debug, Clone)]
@@ -47,6 +64,8 @@ pub enum Ignored {
     StateSyncs,
     /// Syncs of the log's files.
     LogSyncs,
+    /// Syncs of the log's files while the log is opened.
+    RecoverySyncs,
     /// Syncs of the log's directory.
     NameSyncs,
 }
@@ -57,8 +76,23 @@ struct Inner {
     names: BTreeMap<String, usize>,
     history: Option<Vec<Operation>>,
     ignored: Ignored,
-    calls: usize,
-    fail_from: Option<usize>,
+    /// Calls that change the disk, and all calls.
+    calls: [usize; 2],
+    failure: Option<Failure>,
+    /// Syncs of the log's files fail.
+    no_log_syncs: bool,
+    /// State and log are being opened.
+    opening: bool,
+    cache_bytes: usize,
+}
+
+impl Fails {
+    fn error(self) -> io::Error {
+        io::Error::from_raw_os_error(match self {
+            Self::NoSpace => 28,
+            Self::Io => 5,
+        })
+    }
 }
 
 /// A disk in memory; clones share it.
@@ -74,9 +108,17 @@ impl Default for Memory {
 impl Memory {
     /// A disk with this content; the first file is the state.
     pub fn with(files: Vec<Vec<u8>>, names: BTreeMap<String, usize>) -> Self {
-        let ignored = Ignored::Nothing;
-        let (history, calls, fail_from) = (None, 0, None);
-        Self(Arc::new(Mutex::new(Inner { files, names, history, ignored, calls, fail_from })))
+        Self(Arc::new(Mutex::new(Inner {
+            files,
+            names,
+            history: None,
+            ignored: Ignored::Nothing,
+            calls: [0, 0],
+            failure: None,
+            no_log_syncs: false,
+            opening: false,
+            cache_bytes: 64 << 20,
+        })))
     }
 
     /// A disk that remembers its operations.
@@ -87,6 +129,24 @@ impl Memory {
         disk
     }
 
+    /// The same content on a disk that remembers its operations, which begin with making that content.
+    pub fn recording_copy(&self) -> Self {
+        let copy = self.copy();
+        let mut inner = copy.lock();
+        let mut history = Vec::new();
+        for (name, number) in &inner.names {
+            history.push(Operation::Create(*number, name.clone()));
+        }
+        for (number, content) in inner.files.iter().enumerate() {
+            history.push(Operation::Write(number, 0, content.clone()));
+            history.push(Operation::Sync(number));
+        }
+        history.push(Operation::SyncNames);
+        inner.history = Some(history);
+        drop(inner);
+        copy
+    }
+
     /// Opens a state machine on it, without its log.
     pub fn open(&self) -> Machine {
         self.try_open().expect("the store opens")
@@ -94,13 +154,26 @@ impl Memory {
 
     /// Opens a state machine on it, without its log.
     pub fn try_open(&self) -> Result<Machine, StoreError> {
-        Machine::open(Store::open_backend(self.clone(), 7)?)
+        let cache_bytes = self.lock().cache_bytes;
+        Machine::open(Store::open_backend(self.clone(), cache_bytes, 7)?)
     }
 
     /// Opens state and log.
     pub fn try_local(&self) -> Result<Local, ReplicatorError> {
+        self.try_local_with(Box::new(|| ()))
+    }
+
+    /// Opens state and log; `on_failure` is told when the log fails.
+    pub fn try_local_with(
+        &self,
+        on_failure: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Local, ReplicatorError> {
+        self.lock().opening = true;
         let files = Box::new(self.clone());
-        Local::open(self.try_open()?, files, SEGMENT_BYTES, Box::new(|| ()))
+        let open = |machine| Local::open(machine, files, SEGMENT_BYTES, on_failure);
+        let local = self.try_open().map_err(ReplicatorError::from).and_then(open);
+        self.lock().opening = false;
+        local
     }
 
     /// Opens state and log.
@@ -121,7 +194,9 @@ impl Memory {
     /// The same content on a disk of its own.
     pub fn copy(&self) -> Self {
         let inner = self.lock();
-        Self::with(inner.files.clone(), inner.names.clone())
+        let copy = Self::with(inner.files.clone(), inner.names.clone());
+        copy.lock().cache_bytes = inner.cache_bytes;
+        copy
     }
 
     /// Names of the log's files, in order.
@@ -141,15 +216,37 @@ impl Memory {
         self.lock().names.remove(name);
     }
 
-    /// Lets the call with this number of those that change the disk fail, and all behind it.
-    pub fn fail_from(&self, call: Option<usize>) {
+    /// Flips one bit of a file: of the state, or of that with this name in the log.
+    pub fn flip(&self, name: Option<&str>, bit: usize) {
         let mut inner = self.lock();
-        (inner.calls, inner.fail_from) = (0, call);
+        let number = name.map_or(STATE, |name| inner.names[name]);
+        inner.files[number][bit / 8] ^= 1 << (bit % 8);
     }
 
-    /// Calls since [`Memory::fail_from`] that change the disk.
-    pub fn calls(&self) -> usize {
-        self.lock().calls
+    /// Lets so little of the state be kept in memory.
+    pub fn set_cache(&self, bytes: usize) {
+        self.lock().cache_bytes = bytes;
+    }
+
+    /// Bytes of the state.
+    pub fn state_bytes(&self) -> usize {
+        self.lock().files[STATE].len()
+    }
+
+    /// Lets calls fail, counted from now on.
+    pub fn fail(&self, failure: Option<Failure>) {
+        let mut inner = self.lock();
+        (inner.calls, inner.failure) = ([0, 0], failure);
+    }
+
+    /// Lets syncs of the log's files fail.
+    pub fn fail_log_syncs(&self, fail: bool) {
+        self.lock().no_log_syncs = fail;
+    }
+
+    /// Calls since [`Memory::fail`] that can fail so.
+    pub fn calls(&self, fails: Fails) -> usize {
+        self.lock().calls[fails as usize]
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -158,14 +255,30 @@ impl Memory {
 }
 
 impl Inner {
-    /// Counts a call, and lets it fail if it is to.
-    fn call(&mut self) -> io::Result<()> {
-        let call = self.calls;
-        self.calls += 1;
-        match self.fail_from {
-            Some(from) if call >= from => Err(io::Error::from_raw_os_error(NO_SPACE)),
-            _ => Ok(()),
+    /// Counts a call that changes the disk, and lets it fail if it is to.
+    fn change(&mut self) -> io::Result<()> {
+        self.call(&[Fails::NoSpace, Fails::Io])
+    }
+
+    /// The same of a call that changes nothing.
+    fn look(&mut self) -> io::Result<()> {
+        self.call(&[Fails::Io])
+    }
+
+    fn call(&mut self, may_fail: &[Fails]) -> io::Result<()> {
+        let mut result = Ok(());
+        for fails in may_fail {
+            let call = self.calls[*fails as usize];
+            self.calls[*fails as usize] += 1;
+            let is_meant = |failure: &Failure| {
+                let is_call = failure.call == call || failure.lasts && failure.call < call;
+                failure.fails == *fails && is_call
+            };
+            if self.failure.as_ref().is_some_and(is_meant) {
+                result = Err(fails.error());
+            }
         }
+        result
     }
 
     fn note(&mut self, operation: Operation) {
@@ -175,13 +288,20 @@ impl Inner {
     }
 
     fn sync(&mut self, file: usize) {
-        let ignored = if file == STATE { Ignored::StateSyncs } else { Ignored::LogSyncs };
-        if self.ignored != ignored {
+        let is_ignored = match self.ignored {
+            Ignored::Nothing | Ignored::NameSyncs => false,
+            Ignored::StateSyncs => file == STATE,
+            Ignored::LogSyncs => file != STATE,
+            Ignored::RecoverySyncs => file != STATE && self.opening,
+        };
+        if !is_ignored {
             self.note(Operation::Sync(file));
         }
     }
 
-    fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) {
+    fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let done = self.change();
+        let bytes = if done.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         let end = offset as usize + bytes.len();
         let content = &mut self.files[file];
         if content.len() < end {
@@ -189,6 +309,7 @@ impl Inner {
         }
         content[offset as usize..end].copy_from_slice(bytes);
         self.note(Operation::Write(file, offset, bytes.to_vec()));
+        done
     }
 
     fn set_len(&mut self, file: usize, bytes: u64) {
@@ -199,12 +320,15 @@ impl Inner {
 
 impl StorageBackend for Memory {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().files[STATE].len() as u64)
+        let mut inner = self.lock();
+        inner.look()?;
+        Ok(inner.files[STATE].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = offset as usize;
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.look()?;
         let bytes = inner.files[STATE].get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
@@ -212,14 +336,14 @@ impl StorageBackend for Memory {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.call()?;
+        inner.change()?;
         inner.set_len(STATE, len);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.call()?;
+        inner.change()?;
         inner.sync(STATE);
         Ok(())
     }
@@ -229,23 +353,24 @@ impl StorageBackend for Memory {
         if inner.files[STATE].len() < offset as usize + data.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        inner.call()?;
-        inner.write(STATE, offset, data);
-        Ok(())
+        inner.write(STATE, offset, data)
     }
 }
 
 impl Files for Memory {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.lock().names.keys().cloned().collect())
+        let mut inner = self.lock();
+        inner.look()?;
+        Ok(inner.names.keys().cloned().collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
         let mut inner = self.lock();
-        let number = if let Some(number) = inner.names.get(name) {
-            *number
+        let number = if let Some(number) = inner.names.get(name).copied() {
+            inner.look()?;
+            number
         } else {
-            inner.call()?;
+            inner.change()?;
             inner.files.push(Vec::new());
             let number = inner.files.len() - 1;
             inner.names.insert(name.to_owned(), number);
@@ -257,7 +382,7 @@ impl Files for Memory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.call()?;
+        inner.change()?;
         let number = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         inner.names.insert(to.to_owned(), number);
         inner.note(Operation::Rename(from.to_owned(), to.to_owned()));
@@ -266,7 +391,7 @@ impl Files for Memory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.call()?;
+        inner.change()?;
         inner.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         inner.note(Operation::Remove(name.to_owned()));
         Ok(())
@@ -274,7 +399,7 @@ impl Files for Memory {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.call()?;
+        inner.change()?;
         if inner.ignored != Ignored::NameSyncs {
             inner.note(Operation::SyncNames);
         }
@@ -289,11 +414,14 @@ struct MemoryFile {
 
 impl LogFile for MemoryFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().files[self.number].len() as u64)
+        let mut inner = self.disk.lock();
+        inner.look()?;
+        Ok(inner.files[self.number].len() as u64)
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-        let inner = self.disk.lock();
+        let mut inner = self.disk.lock();
+        inner.look()?;
         let from = inner.files[self.number].get(offset as usize..).unwrap_or_default();
         let read = from.len().min(out.len());
         out[..read].copy_from_slice(&from[..read]);
@@ -302,14 +430,12 @@ impl LogFile for MemoryFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.disk.lock();
-        inner.call()?;
-        inner.write(self.number, offset, bytes);
-        Ok(())
+        inner.write(self.number, offset, bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let mut inner = self.disk.lock();
-        inner.call()?;
+        inner.change()?;
         if (inner.files[self.number].len() as u64) < bytes {
             inner.set_len(self.number, bytes);
         }
@@ -318,7 +444,10 @@ impl LogFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.lock();
-        inner.call()?;
+        inner.change()?;
+        if inner.no_log_syncs {
+            return Err(Fails::Io.error());
+        }
         inner.sync(self.number);
         Ok(())
     }

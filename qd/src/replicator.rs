@@ -9,10 +9,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use bytesize::ByteSize;
 use qd_protocol::wire::DecodeError;
 
+use crate::clock;
 use crate::log::files::Files;
 use crate::log::{self, LogError, OnDurable, Options, Synced};
 use crate::shard::{Applied, Entry, Machine, Record};
@@ -31,6 +34,9 @@ const SAVED_POLL_MS: u64 = 10;
 const CHECKPOINT_BYTES_PER_ROW_FREED: usize = 1 << 10;
 /// Longest time without a checkpoint while there is something to be saved: 1 s.
 const CHECKPOINT_MS: u64 = 1_000;
+
+/// How often a replay says how far it is: every second.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// The machine goes only as the last thing of all.
 const ALIVE: &str = "a machine until the end";
@@ -63,6 +69,42 @@ pub enum ReplicatorError {
 /// Result of a replicator's operation.
 pub type Result<T> = std::result::Result<T, ReplicatorError>;
 
+/// Tells how far a replay is, for whoever waits for it.
+struct Progress {
+    start: Duration,
+    told: Duration,
+    records: u64,
+    bytes: usize,
+}
+
+impl Progress {
+    fn new(now: Duration) -> Self {
+        Self { start: now, told: now, records: 0, bytes: 0 }
+    }
+
+    /// A record is about to be applied.
+    fn saw(&mut self, bytes: usize, now: Duration) {
+        if now - self.told >= PROGRESS_EVERY {
+            self.told = now;
+            tracing::info!("replaying the log: {} so far", self.seen());
+        }
+        self.records += 1;
+        self.bytes += bytes;
+    }
+
+    fn end(&self, now: Duration) {
+        let ms = (now - self.start).as_millis();
+        tracing::info!(
+            "{} of the log were not in the state yet, and are after {ms} ms",
+            self.seen()
+        );
+    }
+
+    fn seen(&self) -> String {
+        format!("{} records, {}", self.records, ByteSize(self.bytes as u64))
+    }
+}
+
 /// Records are logged and applied here, by this machine alone.
 pub struct Local {
     /// redb saves what it has when it is dropped, which must not get ahead of the log.
@@ -90,7 +132,9 @@ impl Local {
     ) -> Result<Self> {
         let options = Options { node: machine.node(), segment_bytes };
         let from = machine.position().applied;
+        let mut progress = Progress::new(clock::boot_time());
         let appender = log::recover(files, options, from, |sequence, payload: Bytes| {
+            progress.saw(payload.len(), clock::boot_time());
             let record = Record::decode(payload)
                 .map_err(|error| ReplicatorError::Record { sequence, error })?;
             machine.apply(&record)?;
@@ -98,8 +142,8 @@ impl Local {
         })?;
         let applied = machine.position().applied;
         if applied > from {
-            tracing::info!("{} records of the log were not in the state yet", applied - from);
             machine.checkpoint()?;
+            progress.end(clock::boot_time());
         }
         let log = Synced::start(appender, applied, on_failure).map_err(ReplicatorError::Thread)?;
         log.recycle(applied);

@@ -10,7 +10,9 @@
 //! by default, thousands by hand.
 
 mod calls;
+mod flips;
 mod groups;
+mod served;
 
 use std::collections::BTreeMap;
 
@@ -220,6 +222,11 @@ fn coin(seed: u64) -> impl FnMut() -> bool {
         state ^= state << 17;
         state & 1 == 1
     }
+}
+
+/// True when more is asked for than what is done each time.
+fn is_long() -> bool {
+    std::env::var("QD_FAULT_RUNS").is_ok()
 }
 
 /// Seeds of the recorded runs; `part`: of fewer runs, because each takes longer.

@@ -228,9 +228,12 @@ impl Memory {
         self.lock().cache_bytes = bytes;
     }
 
-    /// Bytes of the state.
-    pub fn state_bytes(&self) -> usize {
-        self.lock().files[STATE].len()
+    /// One bit of each byte of the state in blocks that are not all zeros.
+    pub fn used_bits(&self) -> Vec<usize> {
+        let inner = self.lock();
+        let blocks = inner.files[STATE].chunks(4096).enumerate();
+        let used = blocks.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+        used.flat_map(|(at, _)| at * 4096..(at + 1) * 4096).map(|at| at * 8 + at % 8).collect()
     }
 
     /// Lets calls fail, counted from now on.

@@ -14,7 +14,7 @@ use crate::memory::{Fails, Failure, Memory};
 use crate::random_work::{Action, receipts};
 
 /// So little of the state in memory that nearly every look at it is a read.
-const CACHE_BYTES_FEW: usize = 16 << 10;
+pub const CACHE_BYTES_FEW: usize = 16 << 10;
 
 /// A run that is half done: the state lacks some records that are in the log.
 struct HalfDone {

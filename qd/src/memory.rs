@@ -32,14 +32,14 @@ fn limit(root: &Path) -> Option<u64> {
     of_groups.chain(of_machine(&read("proc/meminfo"))).min()
 }
 
-/// `MemTotal` of proc_meminfo(5).
+/// `MemTotal` of `proc_meminfo(5)`.
 fn of_machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     kib.checked_mul(1 << 10)
 }
 
-/// The least limit that a line of proc_pid_mountinfo(5) leads to; `None` also where it is no mount of
+/// The least limit that a line of `proc_pid_mountinfo(5)` leads to; `None` also where it is no mount of
 /// control groups that limit memory.
 fn limit_of_mount(root: &Path, mount: &str, groups: &str) -> Option<u64> {
     let (before, after) = mount.split_once(" - ")?;

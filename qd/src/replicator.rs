@@ -84,7 +84,7 @@ impl Progress {
 
     /// A record is about to be applied.
     fn saw(&mut self, bytes: usize, now: Duration) {
-        if now - self.told >= PROGRESS_EVERY {
+        if now.saturating_sub(self.told) >= PROGRESS_EVERY {
             self.told = now;
             tracing::info!("replaying the log: {} so far", self.seen());
         }
@@ -93,7 +93,7 @@ impl Progress {
     }
 
     fn end(&self, now: Duration) {
-        let ms = (now - self.start).as_millis();
+        let ms = now.saturating_sub(self.start).as_millis();
         tracing::info!(
             "{} of the log were not in the state yet, and are after {ms} ms",
             self.seen()

@@ -7,7 +7,7 @@
 //!   priority, highest first, then in the order of their turns (by the length of the group, then by
 //!   its bytes), those of a lane in the order of their messages.
 //! - A page holds the entries from its key's position up to the next page's; it has at least one, and is
-//!   no larger than [`PAGE_BYTES_MAX`] unless it has only one. What grows out of a page goes into
+//!   no larger than `PAGE_BYTES_MAX` unless it has only one. What grows out of a page goes into
 //!   new ones behind it; a page that has become empty goes, and none are joined.
 //! - There is no other row a lane: one that has no ready message costs nothing, and the ring of
 //!   lanes whose turn it can be is the order of the entries.
@@ -546,7 +546,7 @@ mod tests {
     type Model = BTreeMap<(Lane, u64), BTreeSet<u16>>;
 
     fn store() -> Store {
-        Store::open_backend(InMemoryBackend::new(), 1).unwrap()
+        Store::open_backend(InMemoryBackend::new(), 1 << 20, 1).unwrap()
     }
 
     fn lane(priority: u8, group: &str) -> Lane {

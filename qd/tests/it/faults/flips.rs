@@ -38,8 +38,8 @@ fn killed(seed: u64) -> Memory {
         replicate(&mut local, &mut script, entries);
         if index == actions.len() / 2 {
             for queue in 0..QUEUES {
-                let bodies = [&b"a body"[..], b"", &[7; 20_000], &[9; 150_000]];
-                let messages = bodies.map(|body| message(body.to_vec(), true)).into();
+                let bodies = [b"a body".to_vec(), Vec::new(), vec![7; 20_000], vec![9; 150_000]];
+                let messages = bodies.map(|body| message(body, true)).into();
                 let queue = queue_name(queue);
                 let (if_exists, attributes) = (IfExists::Keep, AttributeChanges::default());
                 let create = Create { queue: queue.clone(), if_exists, attributes, with: None };

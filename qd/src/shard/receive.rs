@@ -282,6 +282,7 @@ impl Step<'_, '_> {
                 continue;
             };
             let mut room = Room::new(usize::MAX, u64::MAX);
+            let before = received.messages.len();
             for run in row.runs.iter().filter(|run| run.end_ms > self.now_ms) {
                 let chunk = self.tables.chunk(number, run.chunk)?;
                 let mut taken = Taken::default();
@@ -295,7 +296,9 @@ impl Step<'_, '_> {
                 }
                 received.messages.append(&mut taken.messages);
             }
-            received.leases.push((index, number, lease));
+            if received.messages.len() > before {
+                received.leases.push((index, number, lease));
+            }
         }
         self.delivered_bytes += answer_bytes(&received.messages);
         Ok(received)

@@ -304,6 +304,33 @@ fn repeat_of_a_receive_delivers_nothing_of_a_queue_that_was_dropped() {
 }
 
 #[test]
+fn repeat_of_a_receive_delivers_nothing_of_a_lease_that_ends_at_this_instant() {
+    let mut run = Run::new();
+    let at_once =
+        AttributeChanges { visibility_timeout_ms: Some(0), ..AttributeChanges::default() };
+    run.create("short", at_once);
+    run.create("long", AttributeChanges::default());
+    for queue in ["short", "long"] {
+        run.send(queue, message(queue.as_bytes().to_vec(), false));
+    }
+    let receive = Command::Receive(Receive {
+        queues: vec![name("short"), name("long")],
+        visibility_timeout_ms: None,
+        ..match lease("short", 2, 0, 7) {
+            Command::Receive(receive) => receive,
+            _ => unreachable!(),
+        }
+    });
+    let outcomes = run.record(vec![numbered(1, receive.clone()), numbered(1, receive)]);
+    let [Outcome::Received(first), Outcome::Received(again)] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!((first.messages.len(), first.leases.len()), (2, 2));
+    assert_eq!(again.messages, first.messages[1..]);
+    assert_eq!(again.leases, first.leases[1..]);
+}
+
+#[test]
 fn replica_that_was_reopened_has_the_same_rows() {
     let mut runs = [Run::new(), Run::new()];
     for run in &mut runs {

@@ -342,6 +342,7 @@ impl Model {
 
     /// What a numbered request is answered with; true when it was carried out now.
     fn again(&mut self, number: u64, command: &Command) -> (Outcome, bool) {
+        let now_ms = self.now_ms;
         match self.answers.get(&number).cloned() {
             None => (self.run(command), true),
             Some(Outcome::Received(earlier)) => {
@@ -353,7 +354,11 @@ impl Model {
                     let messages = self.queues.get(&queue).map_or(&[][..], |queue| &queue.messages);
                     let before = received.messages.len();
                     for message in messages {
-                        if let Some(held) = message.lease.filter(|(held, ..)| *held == lease) {
+                        // One that ends now is over, though it is settled with the next record.
+                        let is_held = |(held, end_ms, _): &(u64, u64, u64)| {
+                            *held == lease && *end_ms > now_ms
+                        };
+                        if let Some(held) = message.lease.filter(is_held) {
                             received.messages.push(delivery(index, queue, message, Some(held)));
                         }
                     }

@@ -71,6 +71,7 @@ struct Run {
     /// Most commands of a record, and those that are for the next one, with their numbers.
     most: usize,
     next: Vec<(Command, Option<u64>)>,
+    ticks: usize,
 }
 
 impl Run {
@@ -87,6 +88,7 @@ impl Run {
             numbered: Vec::new(),
             most,
             next: Vec::new(),
+            ticks: 0,
         }
     }
 
@@ -126,7 +128,8 @@ impl Run {
             Action::Pass(ms) => self.pass(*ms),
             Action::Tick => {
                 assert!(self.apply(Vec::new()).is_empty());
-                self.check_state();
+                self.ticks += 1;
+                self.check_state(Some(self.ticks));
             }
             Action::Reopen => {
                 // As it is when the machine fails: closing would save the state, and so what is
@@ -191,12 +194,13 @@ impl Run {
         assert_eq!(plain(actual), plain(expected), "{command:?}");
     }
 
-    fn check_state(&self) {
+    /// `part`: which of the peeks, see [`Model::check_peek`].
+    fn check_state(&self, part: Option<usize>) {
         assert_eq!(self.local.machine().verify().unwrap(), [""; 0]);
         for number in 0..QUEUES {
             let name = queue_name(number);
             let machine = self.local.machine();
-            self.model.check_peek(machine, &name, 1 + u32::from(number) % 3);
+            self.model.check_peek(machine, &name, 1 + u32::from(number) % 3, part);
             let described = machine.describe(&name, self.model.now_ms).unwrap();
             match self.model.find(&name) {
                 None => assert_eq!(described.unwrap_err().code, ErrorCode::NoSuchQueue),
@@ -228,15 +232,15 @@ proptest! {
             run.step(action);
         }
         run.flush();
-        run.check_state();
+        run.check_state(None);
         run.step(&Action::Reopen);
-        run.check_state();
+        run.check_state(Some(0));
         // What is left is equal to the last byte.
         run.step(&Action::Pass(5_000));
         for queue in (0..QUEUES).cycle().take(3 * usize::from(QUEUES)) {
             run.step(&drain(queue));
         }
         run.flush();
-        run.check_state();
+        run.check_state(Some(1));
     }
 }

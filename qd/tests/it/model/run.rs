@@ -92,18 +92,29 @@ impl Run {
         }
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
+    /// Returns the outcomes, and whether the machine is to be told to go on.
+    fn apply(&mut self, entries: Vec<Entry>) -> (Vec<Outcome>, bool) {
         self.model.now_ms = self.now_ms;
         self.model.settle_due();
         let applied = self.local.replicate(self.now_ms, entries, true).unwrap();
-        let mut unfinished = applied.unfinished;
+        (applied.outcomes, applied.unfinished)
+    }
+
+    /// Lets the machine end what it has begun: rows of dropped queues that are left over would count
+    /// as something to be settled. What is due at once since the commands before is settled meanwhile,
+    /// so the model must have carried them out.
+    fn finish(&mut self, mut unfinished: bool) {
         while unfinished {
-            // Rows of dropped queues that are left over would count as something to be settled.
-            self.model.settle_due();
-            let applied = self.local.replicate(self.now_ms, Vec::new(), true).unwrap();
-            unfinished = applied.unfinished;
+            let (outcomes, more) = self.apply(Vec::new());
+            assert!(outcomes.is_empty());
+            unfinished = more;
         }
-        applied.outcomes
+    }
+
+    fn tick(&mut self) {
+        let (outcomes, unfinished) = self.apply(Vec::new());
+        assert!(outcomes.is_empty());
+        self.finish(unfinished);
     }
 
     /// Lets time pass. Where more is due than a record settles for sure, both go from one due time
@@ -115,7 +126,7 @@ impl Run {
             && due_ms <= until_ms
         {
             self.now_ms = self.now_ms.max(due_ms);
-            self.apply(Vec::new());
+            self.tick();
         }
         self.now_ms = until_ms;
     }
@@ -127,7 +138,7 @@ impl Run {
         match action {
             Action::Pass(ms) => self.pass(*ms),
             Action::Tick => {
-                assert!(self.apply(Vec::new()).is_empty());
+                self.tick();
                 self.ticks += 1;
                 self.check_state(Some(self.ticks));
             }
@@ -171,11 +182,12 @@ impl Run {
             origin: number.map(origin),
             command: command.clone(),
         };
-        let actual = self.apply(next.iter().map(entry).collect());
+        let (actual, unfinished) = self.apply(next.iter().map(entry).collect());
         assert_eq!(actual.len(), next.len());
         for ((command, number), actual) in next.iter().zip(actual) {
             self.compare(command, *number, actual);
         }
+        self.finish(unfinished);
     }
 
     fn compare(&mut self, command: &Command, number: Option<u64>, actual: Outcome) {

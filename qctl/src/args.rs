@@ -82,6 +82,11 @@ impl Global {
         matches!(self.output, Some(Format::Json | Format::Jsonl))
     }
 
+    /// Whether the output is for `eval`.
+    pub fn is_shell(&self) -> bool {
+        self.output == Some(Format::Shell)
+    }
+
     /// These flags, and where they say nothing those of `outer`: a line of a script under the
     /// command line that runs the script.
     #[must_use]
@@ -102,6 +107,11 @@ impl Global {
 
 /// Whether words that the parser does not take ask for JSON.
 pub fn asks_for_json(words: impl IntoIterator<Item = Vec<u8>>) -> bool {
+    matches!(format_asked(words), Some(Format::Json | Format::Jsonl))
+}
+
+/// The form of output that words ask for which the parser does not take.
+pub fn format_asked(words: impl IntoIterator<Item = Vec<u8>>) -> Option<Format> {
     let mut words = words.into_iter().take_while(|word| word != b"--");
     let mut format = None;
     while let Some(word) = words.next() {
@@ -114,7 +124,7 @@ pub fn asks_for_json(words: impl IntoIterator<Item = Vec<u8>>) -> bool {
         }
         .or(format);
     }
-    matches!(format.as_deref(), Some(b"json" | b"jsonl"))
+    Format::from_str(std::str::from_utf8(&format?).ok()?, false).ok()
 }
 
 fn or_else<T: Clone>(inner: Vec<T>, outer: &[T]) -> Vec<T> {
@@ -134,6 +144,8 @@ pub enum Format {
     Jsonl,
     /// Values separated by commas, with a header
     Csv,
+    /// Assignments of variables, for eval in sh; one record only
+    Shell,
 }
 
 /// What to do. The help of a verb is the text of its struct: one here would replace it, the long

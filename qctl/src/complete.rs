@@ -313,7 +313,7 @@ mod tests {
         is("update jobs --ordered ", &["true", "false"]);
         is("peek jobs --state ", &["ready", "delayed", "leased"]);
         is("peek jobs --columns st", &["state"]);
-        is("list -o ", &["table", "plain", "json", "jsonl", "csv"]);
+        is("list -o ", &["table", "plain", "json", "jsonl", "csv", "shell"]);
         is("list --output j", &["json", "jsonl"]);
         is(
             "list --columns name,dead_letter_",

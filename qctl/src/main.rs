@@ -29,7 +29,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::args::Cli;
+use crate::args::{Cli, Format};
 use crate::exit::{Exit, Failure};
 use crate::script::Runner;
 
@@ -44,15 +44,22 @@ fn main() {
         Err(error) => {
             let words = std::env::args_os().skip(1).map(OsString::into_vec);
             let failure = Failure::from(error);
-            output::tell(&failure, args::asks_for_json(words));
+            let format = args::format_asked(words);
+            output::tell(&failure, matches!(format, Some(Format::Json | Format::Jsonl)));
+            if format == Some(Format::Shell) {
+                output::tell_status(failure.exit());
+            }
             std::process::exit(i32::from(failure.exit().code()));
         }
     };
-    let json = cli.global.is_json();
+    let (json, shell) = (cli.global.is_json(), cli.global.is_shell());
     let exit = run(cli).unwrap_or_else(|failure| {
         output::tell(&failure, json);
         failure.exit()
     });
+    if shell {
+        output::tell_status(exit);
+    }
     // Not a return: a thread may still be waiting for input that never comes.
     std::process::exit(i32::from(exit.code()));
 }

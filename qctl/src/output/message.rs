@@ -5,7 +5,7 @@
 
 use super::record::{checked_columns, new_table, put_table};
 use super::shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
-use super::{Out, csv, escape};
+use super::{Out, csv, escape, one_record_only, shell};
 use crate::args::Format;
 use crate::exit::Failure;
 
@@ -66,7 +66,14 @@ pub struct MessagePrinter {
 impl MessagePrinter {
     /// For messages of this shape.
     pub fn new(out: &Out, shape: Shape) -> Result<Self, Failure> {
-        let columns = if out.columns.is_empty() && out.format == Format::Csv && !shape.body_only {
+        if out.format == Format::Shell && !shape.single {
+            return Err(one_record_only());
+        }
+        let all = match out.format {
+            Format::Csv => !shape.body_only,
+            format => format == Format::Shell,
+        };
+        let columns = if out.columns.is_empty() && all {
             shape.way.fields()
         } else if out.columns.is_empty() {
             let before = shape.way.before_body(out.is_table() && !shape.endless);
@@ -81,24 +88,37 @@ impl MessagePrinter {
 
     /// True when some body may be one that cannot be written.
     pub fn may_refuse(&self, out: &Out) -> bool {
-        let terminated = !self.shape.single || self.shape.nul;
-        let body = self.columns.iter().any(|column| column == "body");
-        out.raw && out.format == Format::Plain && terminated && body
+        out.raw && self.forbidden(out).is_some() && self.columns.iter().any(|name| name == "body")
+    }
+
+    /// The byte that no body may hold.
+    fn forbidden(&self, out: &Out) -> Option<u8> {
+        match out.format {
+            Format::Plain if self.shape.nul => Some(0),
+            Format::Plain if !self.shape.single => Some(b'\n'),
+            // No shell has it in a variable.
+            Format::Shell => Some(0),
+            _ => None,
+        }
     }
 
     /// True when the body can be written and told apart from what follows.
     pub fn can_write(&self, out: &Out, body: &[u8]) -> bool {
-        let terminator = if self.shape.nul { 0 } else { b'\n' };
-        !self.may_refuse(out) || memchr::memchr(terminator, body).is_none()
+        let forbidden = self.forbidden(out).filter(|_| self.may_refuse(out));
+        forbidden.is_none_or(|byte| memchr::memchr(byte, body).is_none())
     }
 
     /// Says that a body cannot be written, and what can be done; `instead`: what becomes of it.
-    pub fn tell_unwritable(&self, message: &Shown, instead: &str) {
+    pub fn tell_unwritable(&self, out: &Out, message: &Shown, instead: &str) {
         let Shown { queue, id, .. } = message;
-        let nul = if self.shape.nul { "" } else { "-0 or " };
+        let (what, or) = match out.format {
+            Format::Shell => ("a NUL byte, which no shell variable can hold,", ""),
+            _ if self.shape.nul => ("the record's terminator", ""),
+            _ => ("the record's terminator", "-0 or "),
+        };
         eprintln!(
-            "qctl: message {id} of queue \"{queue}\" holds the record's terminator and was not \
-             printed; {instead}use {nul}-o jsonl"
+            "qctl: message {id} of queue \"{queue}\" holds {what} and was not printed; \
+             {instead}use {or}-o jsonl"
         );
     }
 
@@ -107,6 +127,7 @@ impl MessagePrinter {
         match out.format {
             Format::Json | Format::Jsonl => self.push_json(out, message)?,
             Format::Csv => self.push_csv(out, message)?,
+            Format::Shell => self.push_assignments(out, message)?,
             Format::Plain => self.push_plain(out, message)?,
             Format::Table if out.raw => self.push_plain(out, message)?,
             Format::Table => self.push_row(out, message)?,
@@ -158,13 +179,17 @@ impl MessagePrinter {
 
     fn push_csv(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
         self.put_csv_header(out)?;
-        let cells = self.columns.iter().map(|column| match column.as_str() {
-            "body" if out.raw => message.body.bytes.to_vec(),
-            "body" => escape(&message.body.bytes, false).into_bytes(),
-            column => message.field(column).into_bytes(),
-        });
+        let cells = self.columns.iter().map(|column| cell(out, message, column));
         let line = csv::line(cells);
         out.put(&line)
+    }
+
+    fn push_assignments(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
+        let mut text = Vec::new();
+        for column in &self.columns {
+            shell::put_assignment(&mut text, column, &cell(out, message, column));
+        }
+        out.put(&text)
     }
 
     /// Before the first message; also where there is none.
@@ -203,6 +228,15 @@ impl MessagePrinter {
         let asked: &[String] = if out.columns.is_empty() { &[] } else { &self.columns };
         out.put(message.object(asked).as_bytes())?;
         if array { Ok(()) } else { out.put(b"\n") }
+    }
+}
+
+/// A field whose form has quotes of its own: a body as it is, unless that is not wanted.
+fn cell(out: &Out, message: &Shown, column: &str) -> Vec<u8> {
+    match column {
+        "body" if out.raw => message.body.bytes.to_vec(),
+        "body" => escape(&message.body.bytes, false).into_bytes(),
+        column => message.field(column).into_bytes(),
     }
 }
 
@@ -380,6 +414,19 @@ mod tests {
         assert_eq!(text, format!("{header}\n{row}\n"));
         assert_eq!(printed(Out::captured(Format::Csv), MANY, &[b"a", b"b"]), "body\na\nb\n");
         assert_eq!(printed(Out::captured(Format::Csv), MANY, &[]), "body\n");
+    }
+
+    #[test]
+    fn assignments_are_of_one_message_without_a_nul() {
+        let text = printed(Out::captured(Format::Shell), ONE, &[b"it's\n"]);
+        let receipt = message(b"").receipt.to_string();
+        let (before, behind) = text.split_once("QCTL_BODY='it'\\''s\n'\n").unwrap();
+        assert_eq!(before, format!("QCTL_QUEUE='jobs'\nQCTL_ID='7'\nQCTL_RECEIPT='{receipt}'\n"));
+        assert!(behind.starts_with("QCTL_HEADERS='k=v'\n"), "{text}");
+        assert_eq!(text.matches("\nQCTL_").count(), RECEIVED_FIELDS.len() - 1);
+        assert_eq!(printed(Out::captured(Format::Shell), ONE, &[b"a\0b"]), "");
+        let failure = MessagePrinter::new(&Out::captured(Format::Shell), MANY).unwrap_err();
+        assert_eq!(failure.exit().code(), 2);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod escape;
 mod json;
 mod message;
 mod record;
+mod shell;
 mod shown;
 
 pub use deed::Deeds;
@@ -26,7 +27,7 @@ use rustix::io::Errno;
 use rustix::stdio::stdout;
 
 use crate::args::{Format, Global};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::signals;
 
 /// What a pipe that is ready takes without blocking: `PIPE_BUF` of pipe(7).
@@ -86,7 +87,7 @@ impl Out {
 
     /// True for the forms whose records have all fields, so that a program finds what it looks for.
     pub fn is_complete(&self) -> bool {
-        self.is_json() || self.format == Format::Csv
+        self.is_json() || matches!(self.format, Format::Csv | Format::Shell)
     }
 
     /// True when a word of success is welcome.
@@ -218,6 +219,21 @@ pub fn tell(failure: &Failure, json: bool) {
     // In one write, so that the lines of workers that share a log stay whole. A standard error that
     // is closed or full leaves nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Ends an output for `eval`, so that it has the status too: what fails may have written nothing, and
+/// `eval` of nothing is a success.
+pub fn tell_status(exit: Exit) {
+    if !matches!(exit, Exit::Done | Exit::Pipe) {
+        // A standard output that is closed or full leaves nobody to tell.
+        let _ = rustix::io::write(stdout(), format!("(exit {})\n", exit.code()).as_bytes());
+    }
+}
+
+/// What a verb says that may have several records where the form has room for one.
+fn one_record_only() -> Failure {
+    let text = "-o shell is for one record, and this may be several: ask for one, or use -o jsonl";
+    Failure::Usage(text.to_owned())
 }
 
 /// The object of a failure.

@@ -2,8 +2,7 @@
 
 use comfy_table::{CellAlignment, Table};
 
-use super::csv;
-use super::{Object, Out};
+use super::{Object, Out, csv, one_record_only, shell};
 use crate::args::Format;
 use crate::exit::Failure;
 use crate::units::{show_duration, show_size};
@@ -115,7 +114,7 @@ pub struct Records {
 
 impl Records {
     /// Writes records with the fields `known`; without `--columns` shows `plain` in plain lines and
-    /// `table` in tables. With `many` the JSON document is an array.
+    /// `table` in tables. With `many` the JSON document is an array, and there is no form for a shell.
     pub fn new(
         out: &Out,
         many: bool,
@@ -123,8 +122,11 @@ impl Records {
         plain: &[&str],
         table: &[&str],
     ) -> Result<Self, Failure> {
+        if many && out.format == Format::Shell {
+            return Err(one_record_only());
+        }
         let chosen = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let columns: Vec<String> = if out.columns.is_empty() && out.format == Format::Csv {
+        let columns: Vec<String> = if out.columns.is_empty() && out.is_complete() {
             known.to_vec()
         } else if out.columns.is_empty() {
             chosen(if out.is_table() { table } else { plain })
@@ -152,6 +154,13 @@ impl Records {
                 self.put_csv_header(out)?;
                 let cells = self.cells(record).map(Value::plain);
                 out.put(&csv::line(cells.map(String::into_bytes)))?;
+            }
+            Format::Shell => {
+                let mut text = Vec::new();
+                for (name, value) in self.columns.iter().zip(self.cells(record)) {
+                    shell::put_assignment(&mut text, name, value.plain().as_bytes());
+                }
+                out.put(&text)?;
             }
             Format::Json | Format::Jsonl => {
                 let before = match (self.many && out.format == Format::Json, self.written) {

@@ -143,7 +143,7 @@ impl Found {
             return self.printer.push(&mut session.out, &shown);
         }
         self.unwritten += 1;
-        self.printer.tell_unwritable(&shown, "");
+        self.printer.tell_unwritable(&session.out, &shown, "");
         Ok(())
     }
 }

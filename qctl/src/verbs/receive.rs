@@ -372,7 +372,7 @@ impl Receiving {
             }
             let shown = Shown::received(queue, message)?;
             if !self.printer.can_write(out, &message.body.bytes) {
-                self.printer.tell_unwritable(&shown, "it is released; ");
+                self.printer.tell_unwritable(out, &shown, "it is released; ");
                 continue;
             }
             self.printer.push(out, &shown)?;

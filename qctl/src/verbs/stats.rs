@@ -7,6 +7,7 @@ use qd_protocol::verbs::Describe;
 use qd_protocol::{QueueDescription, QueueName, Statistics};
 
 use super::list::{self, pattern};
+use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, Record, Records, Value, tell};
 use crate::session::Session;
@@ -39,7 +40,7 @@ impl Stats {
         let known = columns();
         let plain: Vec<&str> = known.iter().map(String::as_str).collect();
         let mut counters = Counters {
-            records: Records::new(&session.out, true, &known, &plain, TABLE)?,
+            records: Records::new(&session.out, !self.is_one(session), &known, &plain, TABLE)?,
             shown: BTreeSet::new(),
         };
         let mut exit = Exit::Done;
@@ -66,6 +67,18 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// Whether there is one record and no room for more.
+    fn is_one(&self, session: &Session) -> bool {
+        let name = self.queues.first().filter(|name| !is_pattern(name));
+        session.out.format == Format::Shell && self.queues.len() == 1 && name.is_some()
+    }
+}
+
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
+
 struct Counters {
     records: Records,
     /// Names shown so far.
@@ -75,7 +88,7 @@ struct Counters {
 impl Counters {
     /// Shows the queue with a name, those that match a pattern, or all.
     async fn show(&mut self, session: &mut Session, asked: Option<&String>) -> Result<(), Failure> {
-        let name = asked.filter(|text| !text.contains(['*', '?']));
+        let name = asked.filter(|text| !is_pattern(text));
         if let Some(name) = name {
             let queue = QueueName::new(name.clone());
             let queue = queue.map_err(|error| Failure::Usage(error.to_string()))?;

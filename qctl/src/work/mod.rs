@@ -129,7 +129,8 @@ impl Work {
         if self.kill_after == Some(0) {
             return usage("--kill-after 0 leaves a command no time");
         }
-        if !session.out.columns.is_empty() || session.global.output == Some(Format::Csv) {
+        let records = matches!(session.global.output, Some(Format::Csv | Format::Shell));
+        if !session.out.columns.is_empty() || records {
             return usage("standard output is the commands': there are no columns");
         }
         Ok(())

@@ -59,6 +59,7 @@ cases! {
     names_are_held_to_the_rule
     no_server
     ordered_group_is_held_by_one_lease
+    output_for_a_shell
     output_that_nobody_takes
     paused_queue_delivers_nothing
     peek_looks_without_taking

@@ -14,6 +14,7 @@ mod order;
 mod prompt;
 mod readme;
 mod repeats;
+mod shells;
 mod sizes;
 mod stop;
 mod waiting;

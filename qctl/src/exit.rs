@@ -177,6 +177,20 @@ impl Failure {
         }
     }
 
+    /// True when the server is away, or about to be, and may be back later.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.code == ErrorCode::Closing,
+            Self::Client(error) => matches!(
+                error,
+                ClientError::Lost { .. }
+                    | ClientError::Unreachable { .. }
+                    | ClientError::Busy { .. }
+            ),
+            _ => false,
+        }
+    }
+
     /// The queue that it is about, if it is about one.
     pub fn queue(&self) -> Option<&str> {
         match self {

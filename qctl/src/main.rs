@@ -12,6 +12,7 @@ mod exit;
 mod input;
 mod output;
 mod prompt;
+mod rates;
 mod script;
 mod server;
 mod session;

@@ -115,6 +115,16 @@ impl Session {
         Ok(client)
     }
 
+    /// A connection of one's own, whose calls fail at once when it is lost; each of them tries to
+    /// connect again. The server is started when there is none.
+    pub async fn own_client(&mut self) -> Result<Client, Failure> {
+        let (client, started) = server::connect(&self.target()?, options(Duration::ZERO)).await?;
+        if let Some(child) = started {
+            self.link.borrow_mut().started = Some(child);
+        }
+        Ok(client)
+    }
+
     /// Leaves the connection: the next command makes a new one.
     pub fn forget_client(&mut self) {
         forget_client(&self.link);

@@ -91,6 +91,14 @@ pub fn ttl_ms(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads the time between two looks: 100 ms to 100 years of 365 days.
+pub fn interval_ms(text: &str) -> Result<u64, String> {
+    match delay_ms(text)? {
+        0..100 => Err("at least 100ms".to_owned()),
+        ms => Ok(ms),
+    }
+}
+
 /// Reads a duration that may be `forever`.
 pub fn duration_ms_or_forever(text: &str) -> Result<u64, String> {
     if text == "forever" {
@@ -257,6 +265,14 @@ mod tests {
         assert_eq!(ttl_ms("1ms"), Ok(1));
         assert!(ttl_ms("0").is_err());
         assert!(ttl_ms("36501d").is_err());
+    }
+
+    #[test]
+    fn interval_is_no_busy_loop() {
+        assert_eq!(interval_ms("100ms"), Ok(100));
+        for bad in ["0", "99ms", "36501d", "5"] {
+            assert!(interval_ms(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

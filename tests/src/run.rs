@@ -252,6 +252,23 @@ impl Running {
         }
     }
 
+    /// Waits until what it has written to standard output, all of it, has what is looked for.
+    ///
+    /// # Panics
+    ///
+    /// When it has not within the program's limit.
+    pub fn wait_until<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        loop {
+            let seen = self.stdout();
+            if let Some(found) = find(&seen) {
+                return found;
+            }
+            let Self { name, limit, .. } = &*self;
+            let missing = format!("{name}: no {what} within {limit:?} in {seen:?}");
+            assert!(self.read_more(), "{missing}");
+        }
+    }
+
     /// What it has written to standard output, as far as it was read.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()

@@ -1,6 +1,10 @@
 //! Programs on a terminal: `script` from util-linux gives them a pseudo-terminal of their own,
 //! and what is typed there comes from the test.
 
+mod screen;
+
+pub use screen::Screen;
+
 use crate::Run;
 
 /// Runs a shell command on a terminal of 80 columns; what the terminal shows is the standard

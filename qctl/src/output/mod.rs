@@ -9,6 +9,7 @@ mod escape;
 mod json;
 mod message;
 mod record;
+mod screen;
 mod shell;
 mod shown;
 
@@ -17,9 +18,11 @@ pub use escape::escape;
 pub use json::Object;
 pub use message::{MessagePrinter, Shape, Way};
 pub use record::{Record, Records, Value};
+pub use screen::{Region, Size, can_move_cursor, clipped, display_width};
 pub use shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
@@ -34,6 +37,9 @@ use crate::signals;
 const PIPE_BYTES: usize = 4_096;
 /// Bytes after which the buffer is written without being asked.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// How often a command that waits looks whether anybody still reads its output.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Standard output and how it is to look.
 #[derive(Debug)]
@@ -83,6 +89,11 @@ impl Out {
     /// True for both forms of JSON.
     pub fn is_json(&self) -> bool {
         matches!(self.format, Format::Json | Format::Jsonl)
+    }
+
+    /// True when the output is for `eval`.
+    pub fn is_shell(&self) -> bool {
+        self.format == Format::Shell
     }
 
     /// True for the forms whose records have all fields, so that a program finds what it looks for.
@@ -202,6 +213,16 @@ pub fn reader_is_gone() -> bool {
     })
 }
 
+/// Waits until nobody reads standard output any more.
+pub async fn until_reader_is_gone() -> Failure {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if reader_is_gone() {
+            return Failure::ClosedPipe;
+        }
+    }
+}
+
 /// Tells a failure on standard error, with `-o json` and `jsonl` also as an object.
 pub fn tell(failure: &Failure, json: bool) {
     if failure.is_quiet() {
@@ -234,6 +255,13 @@ pub fn tell_status(exit: Exit) {
 fn one_record_only() -> Failure {
     let text = "-o shell is for one record, and this may be several: ask for one, or use -o jsonl";
     Failure::Usage(text.to_owned())
+}
+
+/// Says something besides the data, in one line on standard error.
+pub fn say(text: &str) {
+    let line = format!("qctl: {}\n", escape(text.as_bytes(), false));
+    // In one write; a standard error that is closed or full leaves nobody to tell.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The object of a failure.

@@ -28,6 +28,8 @@ pub enum Value {
     Time(u64),
     /// A number with a fraction.
     Decimal(f64),
+    /// So many a second, where it is known.
+    Rate(Option<f64>),
     /// Yes or no.
     Flag(bool),
 }
@@ -48,7 +50,8 @@ impl Value {
             Self::Name(name) => name.clone().unwrap_or_else(|| "none".to_owned()),
             Self::NameOrEmpty(name) => name.clone().unwrap_or_default(),
             Self::Time(ms) => crate::time::rfc3339(*ms),
-            Self::Decimal(number) => format!("{number:.3}"),
+            Self::Decimal(number) | Self::Rate(Some(number)) => format!("{number:.3}"),
+            Self::Rate(None) => String::new(),
             Self::Flag(flag) => flag.to_string(),
         }
     }
@@ -58,13 +61,19 @@ impl Value {
             Self::Bytes(number) if *number != UNLIMITED => show_size(*number),
             Self::Millis(ms) if *ms != UNLIMITED => show_duration(*ms),
             Self::MillisList(members) => join(members, |ms| show_duration(*ms)),
+            Self::Rate(Some(rate)) => format!("{rate:.1}"),
+            Self::Rate(None) => "-".to_owned(),
             _ => self.plain(),
         }
     }
 
     fn is_number(&self) -> bool {
         match self {
-            Self::Count(_) | Self::Bytes(_) | Self::Millis(_) | Self::Decimal(_) => true,
+            Self::Count(_)
+            | Self::Bytes(_)
+            | Self::Millis(_)
+            | Self::Decimal(_)
+            | Self::Rate(_) => true,
             Self::Text(_)
             | Self::MillisList(_)
             | Self::Name(_)
@@ -88,7 +97,8 @@ impl Value {
                 object.optional_text(key, name.as_deref());
             }
             Self::Time(ms) => object.text(key, &crate::time::rfc3339(*ms)),
-            Self::Decimal(number) => object.decimal(key, *number),
+            Self::Decimal(number) | Self::Rate(Some(number)) => object.decimal(key, *number),
+            Self::Rate(None) => object.null(key),
             Self::Flag(flag) => object.flag(key, *flag),
         }
     }
@@ -179,6 +189,12 @@ impl Records {
         Ok(())
     }
 
+    /// The lines of a table.
+    pub fn into_lines(self) -> Vec<String> {
+        let table = self.table.filter(|_| self.written > 0);
+        table.map(|table| lines(&table).collect()).unwrap_or_default()
+    }
+
     /// Ends the document and writes it out.
     pub fn finish(self, out: &mut Out) -> Result<(), Failure> {
         if let Some(table) = &self.table
@@ -252,13 +268,14 @@ pub fn new_table(_out: &Out) -> Table {
     table
 }
 
-/// Writes a table without the spaces at its edges.
+/// Writes a table.
 pub fn put_table(out: &mut Out, table: &Table) -> Result<(), Failure> {
-    for line in table.lines() {
-        let line = line.strip_prefix(' ').unwrap_or(&line);
-        out.line(line.trim_end())?;
-    }
-    Ok(())
+    lines(table).try_for_each(|line| out.line(&line))
+}
+
+/// The lines of a table without the spaces at its edges.
+fn lines(table: &Table) -> impl Iterator<Item = String> {
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
 }
 
 /// The columns asked for, as they are named; `-` and `_` are the same.

@@ -4,7 +4,7 @@ use clap::Args;
 use qd_protocol::attributes::{self, Unit};
 use qd_protocol::verbs;
 use qd_protocol::verbs::list::{PAGE_MAX, PATTERN_BYTES_MAX};
-use qd_protocol::{Attributes, QueueDescription, QueueName, Statistics};
+use qd_protocol::{Attributes, Client, QueueDescription, QueueName, Statistics};
 
 use super::attributes::show_overflow;
 use crate::exit::{Exit, Failure};
@@ -33,8 +33,9 @@ impl List {
     /// Shows the queues, page by page.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let mut records = Records::new(&session.out, true, &columns(), &["name"], TABLE)?;
+        let client = session.client().await?;
         let mut pages = Pages::new(self.pattern);
-        while let Some(queues) = pages.next(session).await? {
+        while let Some(queues) = pages.next(&client).await? {
             for queue in &queues {
                 records.push(&mut session.out, &record(queue))?;
             }
@@ -60,13 +61,13 @@ impl Pages {
     /// The next ones; `None` behind the last.
     pub async fn next(
         &mut self,
-        session: &mut Session,
+        client: &Client,
     ) -> Result<Option<Vec<QueueDescription>>, Failure> {
         if !self.more {
             return Ok(None);
         }
         let (pattern, after) = (self.pattern.clone(), self.after.take());
-        let page = session.call(verbs::List { pattern, after, limit: PAGE_MAX }).await?;
+        let page = client.call(verbs::List { pattern, after, limit: PAGE_MAX }).await?;
         self.after = page.queues.last().map(|queue| queue.name.clone());
         self.more = page.more && self.after.is_some();
         Ok(Some(page.queues))

@@ -33,6 +33,7 @@ pub mod server;
 mod settle;
 pub mod stats;
 pub mod update;
+mod watch;
 mod when;
 
 pub use confirm::messages;
@@ -44,14 +45,16 @@ use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
-    match verb {
+    let verb = match verb {
         // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
         // it holds, a worker lets its commands end, a redrive and a purge say how far they got.
         Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) | Verb::Purge(_) | Verb::Work(_) => {
             return dispatch(verb, session).await;
         }
-        _ => {}
-    }
+        // It ends the document.
+        Verb::Stats(verb) if verb.watches() => return verb.run(session).await,
+        verb => verb,
+    };
     let stop = session.stop.clone();
     tokio::select! {
         biased;
@@ -64,7 +67,7 @@ pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
 pub fn columns(verb: &str) -> Vec<String> {
     let fields: &[&str] = match verb {
         "list" | "info" => return list::columns(),
-        "stats" => return stats::columns(),
+        "stats" => return watch::columns(),
         "receive" => &RECEIVED_FIELDS,
         "peek" => &PEEKED_FIELDS,
         "purge" => &purge::FIELDS,

@@ -23,7 +23,7 @@ use super::settle::Settlement;
 use crate::args::Format;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
-use crate::output::{MessagePrinter, Shape, Shown, Way, reader_is_gone};
+use crate::output::{MessagePrinter, Shape, Shown, Way, until_reader_is_gone};
 use crate::session::Session;
 use crate::units;
 
@@ -34,8 +34,6 @@ const BATCH_MAX: u64 = 1_000;
 /// A batch written within this time may grow; one that takes longer is too large for its reader,
 /// and its leases might end before the bytes are taken.
 const QUICK: Duration = Duration::from_millis(100);
-/// How often a waiting receive looks whether anybody still reads its output.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long giving back what is held may take.
 const WIND_UP: Duration = Duration::from_secs(5);
@@ -495,12 +493,7 @@ async fn closed_output(wait_ms: u64) -> Failure {
     if wait_ms == 0 {
         return std::future::pending().await;
     }
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if reader_is_gone() {
-            return Failure::ClosedPipe;
-        }
-    }
+    until_reader_is_gone().await
 }
 
 #[cfg(test)]

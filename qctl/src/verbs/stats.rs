@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use qd_protocol::verbs::Describe;
-use qd_protocol::{QueueDescription, QueueName, Statistics};
+use qd_protocol::{Client, QueueDescription, QueueName, Statistics};
 
 use super::list::{self, pattern};
-use crate::args::Format;
+use super::watch;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Record, Records, Value, tell};
+use crate::output::{Record, Records, Value, tell};
 use crate::session::Session;
+use crate::units;
 
 const TABLE: &[&str] = &[
     "name",
@@ -32,46 +33,51 @@ pub struct Stats {
     /// Names, or patterns as for list [default: all queues]
     #[arg(value_name = "QUEUE", value_parser = pattern)]
     queues: Vec<String>,
+    /// Look again and again, this long after the look before, and show how fast messages come and go
+    #[arg(long, value_name = "D", value_parser = units::interval_ms)]
+    watch: Option<u64>,
+    /// End after this many looks; only with --watch
+    #[arg(long, value_name = "N", requires = "watch", value_parser = units::whole::<u64>(1, u64::MAX))]
+    count: Option<u64>,
 }
 
 impl Stats {
+    /// True when it goes on until something ends it.
+    pub fn watches(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// Shows them, each queue once.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
+        let asked = Asked(self.queues);
+        if let Some(every_ms) = self.watch {
+            return watch::run(&asked, every_ms, self.count, session).await;
+        }
         let known = columns();
+        if let Some(column) = watch::own_column(&session.out.columns) {
+            return Err(Failure::Usage(format!("the column {column} is only there with --watch")));
+        }
         let plain: Vec<&str> = known.iter().map(String::as_str).collect();
-        let mut counters = Counters {
-            records: Records::new(&session.out, !self.is_one(session), &known, &plain, TABLE)?,
-            shown: BTreeSet::new(),
-        };
+        let one_record = session.out.is_shell() && asked.is_one_name();
+        let mut records = Records::new(&session.out, !one_record, &known, &plain, TABLE)?;
+        let client = session.client().await?;
+        let out = &mut session.out;
+        let refused = asked.look(&client, |queue| {
+            records.push(out, &record(queue.name.as_str(), &queue.statistics))
+        });
+        let refused = refused.await?;
         let mut exit = Exit::Done;
-        let all = [None];
-        let asked: Vec<Option<&String>> = if self.queues.is_empty() {
-            all.to_vec()
-        } else {
-            self.queues.iter().map(Some).collect()
-        };
-        for asked in asked {
-            match counters.show(session, asked).await {
-                Ok(()) => {}
-                Err(failure) if self.queues.len() > 1 && failure.refusal().is_some() => {
-                    tell(&failure, session.out.is_json());
-                    if exit == Exit::Done {
-                        exit = failure.exit();
-                    }
-                }
-                Err(failure) => return Err(failure),
+        for Refused { failure, .. } in refused {
+            if asked.is_one() {
+                return Err(failure);
+            }
+            tell(&failure, session.out.is_json());
+            if exit == Exit::Done {
+                exit = failure.exit();
             }
         }
-        counters.records.finish(&mut session.out)?;
+        records.finish(&mut session.out)?;
         Ok(exit)
-    }
-}
-
-impl Stats {
-    /// Whether there is one record and no room for more.
-    fn is_one(&self, session: &Session) -> bool {
-        let name = self.queues.first().filter(|name| !is_pattern(name));
-        session.out.format == Format::Shell && self.queues.len() == 1 && name.is_some()
     }
 }
 
@@ -79,47 +85,75 @@ fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?'])
 }
 
-struct Counters {
-    records: Records,
-    /// Names shown so far.
-    shown: BTreeSet<String>,
+/// Which queues: names and patterns, or nothing for all.
+#[derive(Debug)]
+pub struct Asked(Vec<String>);
+
+/// A queue that was named and cannot be shown.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub failure: Failure,
 }
 
-impl Counters {
-    /// Shows the queue with a name, those that match a pattern, or all.
-    async fn show(&mut self, session: &mut Session, asked: Option<&String>) -> Result<(), Failure> {
-        let name = asked.filter(|text| !is_pattern(text));
-        if let Some(name) = name {
-            let queue = QueueName::new(name.clone());
-            let queue = queue.map_err(|error| Failure::Usage(error.to_string()))?;
-            let queue = session.call(Describe { queue }).await?;
-            return self.push(&mut session.out, &queue);
-        }
-        let mut pages = list::Pages::new(asked.cloned());
-        while let Some(queues) = pages.next(session).await? {
-            for queue in &queues {
-                self.push(&mut session.out, queue)?;
+impl Asked {
+    /// True when there is one word, which may be a pattern.
+    pub fn is_one(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// True when there is the name of one queue.
+    fn is_one_name(&self) -> bool {
+        self.is_one() && !is_pattern(&self.0[0])
+    }
+
+    /// Gives each queue to `take`, once. Returns those that were named and are not there.
+    pub async fn look(
+        &self,
+        client: &Client,
+        mut take: impl FnMut(&QueueDescription) -> Result<(), Failure>,
+    ) -> Result<Vec<Refused>, Failure> {
+        let mut taken = BTreeSet::new();
+        let mut take = |queue: &QueueDescription| {
+            if taken.insert(queue.name.clone()) { take(queue) } else { Ok(()) }
+        };
+        let mut refused = Vec::new();
+        let all = [None];
+        let words: Vec<Option<&String>> =
+            if self.0.is_empty() { all.to_vec() } else { self.0.iter().map(Some).collect() };
+        for word in words {
+            if let Some(name) = word.filter(|word| !is_pattern(word)) {
+                let queue = QueueName::new(name.clone());
+                let queue = queue.map_err(|error| Failure::Usage(error.to_string()))?;
+                match client.call(Describe { queue }).await.map_err(Failure::from) {
+                    Ok(queue) => take(&queue)?,
+                    Err(failure) if failure.refusal().is_some() && !failure.is_absence() => {
+                        refused.push(Refused { name: name.clone(), failure });
+                    }
+                    Err(failure) => return Err(failure),
+                }
+                continue;
+            }
+            let mut pages = list::Pages::new(word.cloned());
+            while let Some(queues) = pages.next(client).await? {
+                queues.iter().try_for_each(&mut take)?;
             }
         }
-        Ok(())
-    }
-
-    fn push(&mut self, out: &mut Out, queue: &QueueDescription) -> Result<(), Failure> {
-        if !self.shown.insert(queue.name.to_string()) {
-            return Ok(());
-        }
-        self.records.push(out, &record(queue.name.as_str(), &queue.statistics))
+        Ok(refused)
     }
 }
 
-fn record(name: &str, statistics: &Statistics) -> Record {
+/// The fields of a queue.
+pub fn record(name: &str, statistics: &Statistics) -> Record {
     let mut record = vec![("name".to_owned(), Value::Text(name.to_owned()))];
     record.extend(list::counters(statistics));
     record
 }
 
 /// The names of the fields.
-pub fn columns() -> Vec<String> {
+fn columns() -> Vec<String> {
     record("", &Statistics::default()).into_iter().map(|(name, _)| name).collect()
 }
 

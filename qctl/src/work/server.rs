@@ -9,7 +9,7 @@ use std::time::Duration;
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::extend::Until;
 use qd_protocol::verbs::{self, Extended, Received, Verb};
-use qd_protocol::{Class, Client, ClientError, ErrorCode, QueueName, Receipt};
+use qd_protocol::{Class, Client, ErrorCode, QueueName, Receipt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -168,15 +168,7 @@ impl Server {
         let refused = failure
             .refusal()
             .is_some_and(|refusal| refusal.retryable && refusal.class == Class::TryAgain);
-        let lost = matches!(
-            failure,
-            Failure::Client(
-                ClientError::Lost { .. }
-                    | ClientError::Unreachable { .. }
-                    | ClientError::Busy { .. }
-            )
-        );
-        if !refused && !lost {
+        if !refused && !failure.is_absence() {
             return false;
         }
         let mut away = self.away();

@@ -85,6 +85,7 @@ cases! {
     send_takes_messages_from_arguments_input_and_files
     send_to_nowhere
     stats_shows_counters
+    stats_watch_looks_again
     stream_that_is_stopped_tells_where_to_go_on
     time_to_live_removes_a_message
     unique_message_is_there_once

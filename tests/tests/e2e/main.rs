@@ -18,5 +18,6 @@ mod shells;
 mod sizes;
 mod stop;
 mod waiting;
+mod watch;
 mod wire;
 mod work;

@@ -49,6 +49,17 @@ macro_rules! attributes {
         }
 
         impl AttributeChanges {
+            /// Gives the attribute with this tag a value. False, and nothing done, when there is none
+            /// or it is of another type.
+            pub fn set(&mut self, tag: u8, value: Value) -> bool {
+                match tag {
+                    $($tag => Attribute::of_value(value)
+                        .map(|value| self.$field = Some(value))
+                        .is_some(),)+
+                    _ => false,
+                }
+            }
+
             /// Name and value of each, `None` where it is not given, in the order of [`SPECS`].
             pub fn values(&self) -> Vec<(&'static AttributeSpec, Option<Value>)> {
                 SPECS.iter().zip([$(self.$field.as_ref().map(Attribute::to_value),)+]).collect()
@@ -191,6 +202,9 @@ pub const OVERFLOW_REJECT: u64 = 0;
 pub const OVERFLOW_DROP_OLDEST: u64 = 1;
 /// The names of the choices for `overflow`, by their numbers.
 pub const OVERFLOW_NAMES: [&str; 2] = ["reject", "drop-oldest"];
+
+/// Most dead-letter queues behind one another.
+pub const DEAD_LETTER_CHAIN_MAX: usize = 16;
 
 /// Longest visibility timeout, and longest extension of a lease at once: 365 days. Far above any
 /// use, far below overflow.
@@ -342,6 +356,22 @@ mod tests {
         let mut out = BytesMut::new();
         description.encode(&mut out);
         assert_eq!(QueueDescription::decode(&mut Reader::new(out.freeze())), Ok(description));
+    }
+
+    #[test]
+    fn every_attribute_takes_its_value_and_no_other() {
+        let attributes = Attributes { max_messages: 5, paused: true, ..Attributes::default() };
+        let mut changes = AttributeChanges::default();
+        for (spec, value) in attributes.values() {
+            let other = match value {
+                Value::DeadLetter(_) => Value::Number(0),
+                Value::Number(_) | Value::List(_) => Value::DeadLetter(DeadLetter::None),
+            };
+            assert!(!changes.set(spec.tag, other), "{}", spec.name);
+            assert!(changes.set(spec.tag, value), "{}", spec.name);
+        }
+        assert_eq!(changes, AttributeChanges::from(&attributes));
+        assert!(!changes.set(0, Value::Number(1)));
     }
 
     #[test]

@@ -247,7 +247,7 @@ mod tests {
         is("rec", &["receive"]);
         is("-o json rec", &["receive"]);
         is("help se", &["send", "server"]);
-        is("ex", &["extend", "exit"]);
+        is("ex", &["extend", "export", "exit"]);
         is("pe", &["peek"]);
         is("res", &["reschedule", "resume"]);
         is("server ", &["stop"]);
@@ -273,6 +273,7 @@ mod tests {
             ("peek j", "j"),
             ("pause a j", "j"),
             ("stats a ", ""),
+            ("export a ", ""),
             ("-o json info j", "j"),
             ("receive -n 5 j", "j"),
             ("receive -n5 j", "j"),
@@ -300,6 +301,8 @@ mod tests {
             "receive jobs --wait ",
             "receive jobs -n ",
             "ping ",
+            "apply ",
+            "apply -f ",
         ] {
             is(line, &[]);
         }
@@ -342,7 +345,7 @@ mod tests {
     #[test]
     fn columns_of_every_verb_with_records_are_known() {
         for verb in command().get_subcommands().map(Command::get_name) {
-            let none = ["server", "bench", "work", "demo", "completions"].contains(&verb);
+            let none = ["server", "bench", "work", "demo", "completions", "export"].contains(&verb);
             assert_eq!(verbs::columns(verb).is_empty(), none, "{verb}");
         }
     }

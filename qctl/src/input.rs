@@ -61,17 +61,21 @@ impl Source {
 
     /// All of it, as the body of one message.
     pub async fn read_body(self) -> Result<Bytes, Failure> {
+        let name = self.to_string();
+        let bytes = self.read_up_to(MESSAGE_BYTES_MAX).await?;
+        bytes.map(Bytes::from).ok_or_else(|| too_large(&name))
+    }
+
+    /// All of it; `None` when it has more than `bytes_max`.
+    pub async fn read_up_to(self, bytes_max: u64) -> Result<Option<Vec<u8>>, Failure> {
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = Vec::new();
             let input = self.open()?;
             input
-                .take(MESSAGE_BYTES_MAX + 1)
+                .take(bytes_max + 1)
                 .read_to_end(&mut bytes)
                 .map_err(|error| self.failed(&error))?;
-            if bytes.len() as u64 > MESSAGE_BYTES_MAX {
-                return Err(too_large(&self.to_string()));
-            }
-            Ok(Bytes::from(bytes))
+            Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= bytes_max))
         });
         read.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
     }

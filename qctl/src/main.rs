@@ -6,8 +6,10 @@
 mod args;
 mod bench;
 mod complete;
+mod definitions;
 mod demo;
 mod descriptors;
+mod document;
 mod exit;
 mod input;
 mod output;
@@ -17,6 +19,7 @@ mod script;
 mod server;
 mod session;
 mod signals;
+mod suggest;
 mod time;
 mod units;
 mod verbs;

@@ -58,6 +58,8 @@ pub(super) trait Attribute: Sized {
     fn read(name: &'static str, input: &mut Reader) -> Result<Self, DecodeError>;
     /// The value among those of all types.
     fn to_value(&self) -> Value;
+    /// The other way round; `None`: it is of another type.
+    fn of_value(value: Value) -> Option<Self>;
 }
 
 /// `u64`.
@@ -74,6 +76,10 @@ impl Attribute for u64 {
 
     fn to_value(&self) -> Value {
         Value::Number(*self)
+    }
+
+    fn of_value(value: Value) -> Option<Self> {
+        if let Value::Number(number) = value { Some(number) } else { None }
     }
 }
 
@@ -93,6 +99,14 @@ impl Attribute for bool {
 
     fn to_value(&self) -> Value {
         Value::Number(u64::from(*self))
+    }
+
+    fn of_value(value: Value) -> Option<Self> {
+        match value {
+            Value::Number(0) => Some(false),
+            Value::Number(1) => Some(true),
+            _ => None,
+        }
     }
 }
 
@@ -126,6 +140,10 @@ impl Attribute for DeadLetter {
     fn to_value(&self) -> Value {
         Value::DeadLetter(self.clone())
     }
+
+    fn of_value(value: Value) -> Option<Self> {
+        if let Value::DeadLetter(dead_letter) = value { Some(dead_letter) } else { None }
+    }
 }
 
 /// `u64` each, to the end.
@@ -144,6 +162,10 @@ impl Attribute for Vec<u64> {
 
     fn to_value(&self) -> Value {
         Value::List(self.clone())
+    }
+
+    fn of_value(value: Value) -> Option<Self> {
+        if let Value::List(members) = value { Some(members) } else { None }
     }
 }
 

@@ -85,7 +85,7 @@ impl AttributeFlags {
         };
         for (spec, value) in attributes.values() {
             if value.is_some_and(|value| !spec.allows(&value)) {
-                return Err(Failure::Usage(out_of_range(spec)));
+                return Err(Failure::Usage(format!("--{} {}", spec.name, must_be(spec))));
             }
         }
         if let (Some(delay), Some(retention)) = (self.delay, self.retention) {
@@ -140,7 +140,7 @@ impl AttributeFlags {
 }
 
 /// Reads the name of a dead-letter queue, or `none`.
-fn dead_letter(text: &str) -> Result<DeadLetter, String> {
+pub fn dead_letter(text: &str) -> Result<DeadLetter, String> {
     if text == "none" {
         return Ok(DeadLetter::None);
     }
@@ -175,7 +175,8 @@ pub fn show_overflow(value: u64) -> String {
     name.map_or_else(|| value.to_string(), |name| (*name).to_owned())
 }
 
-fn out_of_range(spec: &AttributeSpec) -> String {
+/// What an attribute must be, to stand behind its name.
+pub fn must_be(spec: &AttributeSpec) -> String {
     let show = |value: u64| match spec.unit {
         Unit::Messages | Unit::Deliveries | Unit::Flag | Unit::DeadLetter => value.to_string(),
         Unit::Bytes => units::show_size(value),
@@ -190,9 +191,9 @@ fn out_of_range(spec: &AttributeSpec) -> String {
     let (least, most) = (show(spec.least), show(spec.most));
     // The only list.
     if spec.name == "retry-delay" {
-        return format!("--{} must be 1 to {LIST_MEMBERS_MAX} times {least} to {most}", spec.name);
+        return format!("must be 1 to {LIST_MEMBERS_MAX} times {least} to {most}");
     }
-    format!("--{} must be {least} to {most}{unlimited}", spec.name)
+    format!("must be {least} to {most}{unlimited}")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One file per verb: its flags and what it does.
 
-mod attributes;
+pub mod apply;
+pub mod attributes;
 mod by_id;
 pub mod completions;
 mod confirm;
@@ -8,6 +9,7 @@ pub mod create;
 pub mod delete;
 pub mod drop;
 mod envelope;
+pub mod export;
 pub mod extend;
 mod headers;
 pub mod held;
@@ -48,7 +50,12 @@ pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
     let verb = match verb {
         // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
         // it holds, a worker lets its commands end, a redrive and a purge say how far they got.
-        Verb::Bench(_) | Verb::Receive(_) | Verb::Redrive(_) | Verb::Purge(_) | Verb::Work(_) => {
+        Verb::Apply(_)
+        | Verb::Bench(_)
+        | Verb::Receive(_)
+        | Verb::Redrive(_)
+        | Verb::Purge(_)
+        | Verb::Work(_) => {
             return dispatch(verb, session).await;
         }
         // It ends the document.
@@ -82,6 +89,7 @@ pub fn columns(verb: &str) -> Vec<String> {
         "extend" => &extend::FIELDS,
         "redrive" => &redrive::FIELDS,
         "drop" => &drop::FIELDS,
+        "apply" => &apply::FIELDS,
         "ping" => &ping::FIELDS,
         "stop" => &server::FIELDS,
         _ => &[],
@@ -109,6 +117,8 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::List(verb) => verb.run(session).await,
         Verb::Info(verb) => verb.run(session).await,
         Verb::Stats(verb) => verb.run(session).await,
+        Verb::Export(verb) => verb.run(session).await,
+        Verb::Apply(verb) => verb.run(session).await,
         Verb::Ping(verb) => verb.run(session).await,
         Verb::Server(verb) => verb.run(session).await,
         Verb::Work(verb) => verb.run(session).await,

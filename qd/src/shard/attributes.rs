@@ -1,15 +1,12 @@
 //! What the attributes of a queue may be, alone and together.
 
 use qd_protocol::attributes::{
-    AttributeSpec, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_DROP_OLDEST, OVERFLOW_NAMES,
-    SOURCE_NAME_CHARACTERS_MAX, UNLIMITED, Unit, Value,
+    AttributeSpec, DEAD_LETTER_CHAIN_MAX, DeadLetter, LIST_MEMBERS_MAX, OVERFLOW_DROP_OLDEST,
+    OVERFLOW_NAMES, SOURCE_NAME_CHARACTERS_MAX, UNLIMITED, Unit, Value,
 };
 use qd_protocol::{AttributeChanges, Attributes, ErrorCode, QueueName, Refusal};
 
 use super::Step;
-
-/// Most dead-letter queues behind one another.
-const CHAIN_MAX: usize = 16;
 
 /// Outcome of a check.
 type Checked = Result<(), Refusal>;
@@ -44,9 +41,9 @@ impl Step<'_, '_> {
         let mut path: Vec<QueueName> = Vec::new();
         let mut next = attributes.dead_letter.queue_of(queue);
         while let Some(target) = next {
-            if path.len() == CHAIN_MAX {
+            if path.len() == DEAD_LETTER_CHAIN_MAX {
                 return conflict(format!(
-                    "behind {name:?} there is a chain of more than {CHAIN_MAX} dead-letter queues"
+                    "behind {name:?} there is a chain of more than {DEAD_LETTER_CHAIN_MAX} dead-letter queues"
                 ));
             }
             path.push(target.clone());

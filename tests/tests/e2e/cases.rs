@@ -16,6 +16,9 @@ macro_rules! cases {
 }
 
 cases! {
+    apply_changes_nothing_when_anything_is_wrong
+    apply_makes_the_queues_what_a_file_says
+    apply_prunes_what_the_file_does_not_have
     atomic_send_is_all_or_nothing
     bench_completions_and_help
     bodies_are_never_altered
@@ -41,6 +44,7 @@ cases! {
     durations_and_times_are_held_to_their_ranges
     errors_as_json
     expired_messages_become_dead_letters
+    export_writes_what_apply_reads
     extend_moves_the_end_of_a_lease
     failed_message_holds_its_group
     full_dead_letter_queue_blocks_and_is_tried_again

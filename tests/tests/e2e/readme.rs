@@ -159,9 +159,11 @@ fn every_example_of_the_readme_does_what_it_shows() {
                 run_prompt(&sandbox, example);
             }
             ("console", []) => run_console(&sandbox, example),
-            ("sh", [name]) => {
-                let runs = |other: &&Example| other.text.contains(&format!("sh {name}"));
-                assert!(examples.iter().any(|other| runs(&other)), "{name} is never run");
+            ("sh" | "toml", [name]) => {
+                let uses = |other: &&Example| {
+                    other.language == "console" && other.text.contains(name.as_str())
+                };
+                assert!(examples.iter().any(|other| uses(&other)), "{name} is never used");
                 fs::write(sandbox.home().join(name), &example.text).unwrap();
             }
             ("ini", [name]) if name.ends_with(".service") => {}

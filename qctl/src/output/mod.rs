@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::stdio::stdout;
 
 use crate::args::{Format, Global};
@@ -35,6 +36,8 @@ use crate::signals;
 
 /// What a pipe that is ready takes without blocking: `PIPE_BUF` of pipe(7).
 const PIPE_BYTES: usize = 4_096;
+/// How often a write that waits for its reader looks whether something ends the command.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// Bytes after which the buffer is written without being asked.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -56,6 +59,8 @@ pub struct Out {
     pub terminal: bool,
     /// A pipe or socket, whose reader may keep us waiting.
     pipe: bool,
+    /// A pipe, which says how much of what was written nobody has read.
+    fifo: bool,
     buffer: Vec<u8>,
     added: u64,
     written: u64,
@@ -77,7 +82,8 @@ impl Out {
             header: !global.no_header,
             raw: global.raw || (raw_by_default && !global.no_raw),
             terminal,
-            pipe: is_pipe(),
+            pipe: is_pipe(&[FileType::Fifo, FileType::Socket]),
+            fifo: is_pipe(&[FileType::Fifo]),
             buffer: Vec::new(),
             added: 0,
             written: 0,
@@ -114,6 +120,38 @@ impl Out {
     /// Bytes written so far; what was added and not written before a failure never is.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Makes room in the pipe for one record at a time; false where that cannot be.
+    pub fn hold_one_record(&self) -> bool {
+        self.fifo && fcntl_setpipe_size(stdout(), PIPE_BYTES).is_ok()
+    }
+
+    /// Waits a moment; whether by then the reader has taken all from a pipe with room for one record.
+    /// What a reader that has gone away has left there does not count as written.
+    pub fn is_taken(&mut self) -> Result<bool, Failure> {
+        let mut wait = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
+        match poll(&mut wait, Some(&LOOK_EVERY)) {
+            Ok(0) | Err(Errno::INTR) => signals::ended_by().map_or(Ok(false), Err),
+            Ok(_) | Err(_) => self.check_reader().map(|()| true),
+        }
+    }
+
+    /// Fails when nobody reads any more. What is left in the pipe then does not count as written.
+    pub fn check_reader(&mut self) -> Result<(), Failure> {
+        if self.pipe && reader_is_gone() {
+            self.leave_unread();
+            return Err(Failure::ClosedPipe);
+        }
+        Ok(())
+    }
+
+    fn leave_unread(&mut self) {
+        if self.fifo
+            && let Ok(unread) = ioctl_fionread(stdout())
+        {
+            self.written = self.written.saturating_sub(unread);
+        }
     }
 
     /// Adds bytes.
@@ -171,7 +209,10 @@ impl Out {
                     let mut wait = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
                     let _ = poll(&mut wait, None);
                 }
-                Err(Errno::PIPE) => return Err(Failure::ClosedPipe),
+                Err(Errno::PIPE) => {
+                    self.leave_unread();
+                    return Err(Failure::ClosedPipe);
+                }
                 Err(error) => {
                     return Err(Failure::Io(format!(
                         "cannot write to standard output: {}",
@@ -184,18 +225,17 @@ impl Out {
     }
 }
 
-fn is_pipe() -> bool {
+fn is_pipe(kinds: &[FileType]) -> bool {
     let kind = rustix::fs::fstat(stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    matches!(kind, Ok(FileType::Fifo | FileType::Socket))
+    kind.is_ok_and(|kind| kinds.contains(&kind))
 }
 
 /// Waits until a write of [`PIPE_BYTES`] does not block, or a signal or `--timeout` ends the
 /// command.
 fn wait_for_room() -> Result<(), Failure> {
-    let look_every = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
     loop {
         let mut wait = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
-        match poll(&mut wait, Some(&look_every)) {
+        match poll(&mut wait, Some(&LOOK_EVERY)) {
             Ok(0) | Err(Errno::INTR) => signals::ended_by().map_or(Ok(()), Err)?,
             // What is wrong with it the write tells.
             Ok(_) | Err(_) => return Ok(()),

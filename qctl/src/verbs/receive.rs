@@ -5,15 +5,16 @@
 //! not written, so that it comes back at once and the delivery does not count. A message that comes
 //! a second time ends a receive that is not to go on for ever.
 
+mod write;
+
 use std::time::Duration;
 
 use clap::Args;
 use qd_protocol::attributes::VISIBILITY_TIMEOUT_MS_MAX;
 use qd_protocol::client::Pending;
-use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::receive::WAIT_MS_MAX;
 use qd_protocol::verbs::{self, Received, ReceivedMessage};
-use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
+use qd_protocol::{BATCH_ENTRIES_MAX, QueueName};
 use tokio::time::Instant;
 
 use super::confirm::messages;
@@ -23,9 +24,10 @@ use super::settle::Settlement;
 use crate::args::Format;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
-use crate::output::{MessagePrinter, Shape, Shown, Way, until_reader_is_gone};
+use crate::output::{MessagePrinter, Shape, Way, until_reader_is_gone};
 use crate::session::Session;
 use crate::units;
+use write::label;
 
 /// Messages that the first request of --drain and --follow asks for.
 const BATCH: u64 = 100;
@@ -105,6 +107,8 @@ struct Receiving {
     unsettled: Vec<Held>,
     /// Received, and not known to be written.
     held: Vec<Held>,
+    /// Each message waits until the reader has taken the one before.
+    one_by_one: bool,
     /// Bodies that hold the terminator. They are released at the end: at once they would only
     /// come again.
     unwritten: Vec<Held>,
@@ -144,6 +148,8 @@ impl Receive {
             settling: Vec::new(),
             unsettled: Vec::new(),
             held: Vec::new(),
+            // What ends has an end to wait for, maybe before anybody reads.
+            one_by_one: self.ack && self.follow && session.out.hold_one_record(),
             unwritten: Vec::new(),
             seen: Seen::default(),
             again: Vec::new(),
@@ -339,102 +345,6 @@ impl Receiving {
         messages
     }
 
-    /// Writes a batch, and marks what of it is to be deleted.
-    async fn write(
-        &mut self,
-        session: &mut Session,
-        messages: &[ReceivedMessage],
-    ) -> Result<(), Failure> {
-        let gone = if self.deleting == Deleting::BeforeWrite {
-            self.delete_before_write(session).await?
-        } else {
-            Vec::new()
-        };
-        let out = &mut session.out;
-        // In the order of the messages, so that one walk finds them all.
-        let mut held = self.held.iter_mut();
-        for message in messages {
-            let Some(queue) = self.flags.queues.get(usize::from(message.queue)) else {
-                let text = "the answer names a queue that was not asked for".to_owned();
-                return Err(Failure::Protocol(text));
-            };
-            if gone.contains(&message.receipt) {
-                continue;
-            }
-            if !message.body.is_intact() {
-                let text = format!(
-                    "message {} of queue \"{queue}\" does not have its CRC-32C; it was not printed",
-                    message.id
-                );
-                return Err(Failure::Protocol(text));
-            }
-            let shown = Shown::received(queue, message)?;
-            if !self.printer.can_write(out, &message.body.bytes) {
-                self.printer.tell_unwritable(out, &shown, "it is released; ");
-                continue;
-            }
-            self.printer.push(out, &shown)?;
-            if let Some(held) = held.find(|held| held.receipt == message.receipt) {
-                held.end = out.added();
-            }
-        }
-        out.flush()?;
-        self.sort_written(session);
-        Ok(())
-    }
-
-    /// Deletes what can be written; the receipts of messages that somebody else got meanwhile.
-    async fn delete_before_write(
-        &mut self,
-        session: &mut Session,
-    ) -> Result<Vec<Receipt>, Failure> {
-        let mut gone = Vec::new();
-        let (queues, settlement) = (&self.flags.queues, &mut self.settlement);
-        let json = session.out.is_json();
-        let outcome = |batch: &[Held], statuses: &Statuses| {
-            let both = batch.iter().zip(statuses.entries());
-            gone.extend(both.filter(|(_, status)| status.is_err()).map(|(held, _)| held.receipt));
-            settlement.take(statuses, json, |at| label(batch, at));
-        };
-        end_leases(session, queues, &self.held, End::Delete, outcome).await?;
-        // Not before: it may be ended while it waits for the answer.
-        self.held.clear();
-        Ok(gone)
-    }
-
-    /// Parts what is held by what was written: that is to be deleted, or left to its reader.
-    fn sort_written(&mut self, session: &mut Session) {
-        let written = session.out.written();
-        let (written, held) =
-            std::mem::take(&mut self.held).into_iter().partition(|held| held.end <= written);
-        self.held = held;
-        let written: Vec<Held> = written;
-        match self.deleting {
-            Deleting::Ack => self.unsettled.extend(written),
-            Deleting::Not => {
-                for held in written {
-                    if let Some(queue) = self.flags.queues.get(held.queue) {
-                        session.remember_lease(queue, held.receipt);
-                    }
-                }
-            }
-            Deleting::OnReceive | Deleting::BeforeWrite => {}
-        }
-    }
-
-    /// Deletes what was written last.
-    async fn settle_rest(&mut self, session: &mut Session) -> Result<(), Failure> {
-        let json = session.out.is_json();
-        let (queues, settlement) = (&self.flags.queues, &mut self.settlement);
-        let outcome = |batch: &[Held], statuses: &Statuses| {
-            settlement.take(statuses, json, |at| label(batch, at));
-        };
-        end_leases(session, queues, &self.unsettled, End::Delete, outcome).await?;
-        // Not before: it may be ended while it waits for the answer.
-        self.unsettled.clear();
-        Ok(())
-    }
-
     /// Ends what is under way: what was written is deleted, what was not is released and does
     /// not count as a delivery.
     async fn wind_up(&mut self, session: &mut Session) -> Result<(), Failure> {
@@ -470,11 +380,6 @@ impl Receiving {
             Exit::Done
         }
     }
-}
-
-/// A message in a line for people.
-fn label(held: &[Held], at: usize) -> Option<String> {
-    held.get(at).map(|held| format!("message {}", held.id))
 }
 
 /// How many messages to ask for after a batch of `got` took `time` to be written.

@@ -198,6 +198,36 @@ fn stream_from_a_pipe_is_sent_as_it_comes_and_its_ids_are_told() {
 }
 
 #[test]
+fn slow_reader_keeps_what_it_has_in_front_of_it_and_nothing_else() {
+    let daemon = Daemon::new();
+    daemon.qctl("create jobs --visibility-timeout 3s").ok();
+    daemon.qctl("send jobs a b c").ok();
+    let mut follow = Command::new(programs::qctl())
+        .args(["--server", &daemon.server(), "receive", "jobs", "--follow", "--ack"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut raw = daemon.raw();
+    wait_until("the messages that wait are given back", SOON, || {
+        let now = statistics(&mut raw, "jobs");
+        (now.received == 3 && (now.ready, now.leased) == (2, 1)).then_some(())
+    });
+    let others = daemon.qctl("receive jobs -n 2 --ack --columns attempt,body").ok();
+    assert_eq!(others, "1\tb\n1\tc\n", "uncounted");
+    // Longer than a lease that is not renewed.
+    assert_eq!(daemon.qctl("receive jobs --wait 5s").run().exit, 1);
+    let mut line = [0; 2];
+    follow.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"a\n");
+    wait_until("what was taken is deleted", SOON, || {
+        (statistics(&mut raw, "jobs").deleted == 3).then_some(())
+    });
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+#[test]
 fn failure_is_told_in_one_write() {
     // What is written at once to a socket of datagrams is one of them.
     let (told, stderr) = UnixDatagram::pair().unwrap();

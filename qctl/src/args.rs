@@ -53,6 +53,20 @@ pub struct Global {
         value_delimiter = ','
     )]
     pub server: Vec<Address>,
+    /// A context, by its name.
+    #[arg(
+        help = "A context, by its name [default: QCTL_CONTEXT, else the current one]",
+        long,
+        global = true,
+        value_name = "CONTEXT"
+    )]
+    pub context: Option<String>,
+    /// The context that has given what no flag has.
+    #[arg(skip)]
+    pub of_context: Option<String>,
+    /// The server is the default one, whatever `QCTL_SERVER` says.
+    #[arg(skip)]
+    pub default_server: bool,
     /// Form of the output [default: table on a terminal, else plain]
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
@@ -82,18 +96,19 @@ impl Global {
         matches!(self.output, Some(Format::Json | Format::Jsonl))
     }
 
-    /// Whether the output is for `eval`.
-    pub fn is_shell(&self) -> bool {
-        self.output == Some(Format::Shell)
-    }
-
     /// These flags, and where they say nothing those of `outer`: a line of a script under the
     /// command line that runs the script.
     #[must_use]
     pub fn under(self, outer: &Self) -> Self {
         let raw_given = self.raw || self.no_raw;
+        // A context that a line names goes before a server that it does not.
+        let server =
+            if self.context.is_some() { self.server } else { or_else(self.server, &outer.server) };
         Self {
-            server: or_else(self.server, &outer.server),
+            server,
+            context: self.context.or_else(|| outer.context.clone()),
+            of_context: None,
+            default_server: false,
             output: self.output.or(outer.output),
             columns: or_else(self.columns, &outer.columns),
             no_header: self.no_header || outer.no_header,
@@ -148,6 +163,13 @@ pub enum Format {
     Shell,
 }
 
+impl Format {
+    /// As the flag has it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 /// What to do. The help of a verb is the text of its struct: one here would replace it, the long
 /// one too.
 #[derive(Debug, Clone, Subcommand)]
@@ -176,6 +198,7 @@ pub enum Verb {
     Server(verbs::server::Server),
     Work(crate::work::Work),
     Bench(crate::bench::Bench),
+    Context(verbs::context::ContextVerb),
     Demo(crate::demo::Demo),
     Completions(verbs::completions::Completions),
 }
@@ -303,6 +326,13 @@ mod tests {
         "info jobs -o json",
         "ping --timeout 5s -s unix:/a,localhost:7",
         "server stop",
+        "context add prod -s unix:/a,h:7 --timeout 30s -o json --or-update",
+        "context list --columns name",
+        "context use prod",
+        "context show",
+        "context show prod -o json",
+        "context remove prod test",
+        "list --context prod",
         "bench send --connections 4 --batch 100 --rate 1000/s --duration 5s",
         "completions bash",
         "demo",
@@ -438,6 +468,11 @@ mod tests {
         "stats --watch 5",
         "stats --count 2",
         "stats --watch 1s --count 0",
+        "context",
+        "context add",
+        "context add prod h:7",
+        "context use",
+        "context remove",
         "apply",
         "apply file",
         "apply -f a -f b",
@@ -526,5 +561,13 @@ mod tests {
         assert_eq!(inner.timeout, Some(5_000));
         let inner = parse("list").unwrap().global.under(&outer);
         assert!(inner.raw);
+        let outer = parse("-s h:1 --context a").unwrap().global;
+        let under = |line: &str| {
+            let global = parse(line).unwrap().global.under(&outer);
+            (global.server.len(), global.context)
+        };
+        assert_eq!(under("list"), (1, Some("a".to_owned())));
+        assert_eq!(under("list --context b"), (0, Some("b".to_owned())));
+        assert_eq!(under("list --context b -s h:1"), (1, Some("b".to_owned())));
     }
 }

@@ -6,6 +6,7 @@
 use clap::builder::ValueRange;
 use clap::{Arg, ArgAction, Command};
 
+use crate::config;
 use crate::verbs;
 use crate::words;
 
@@ -49,12 +50,16 @@ impl<'a> Asked<'a> {
             arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
         match arg.get_id().as_str() {
             "columns" => words = verbs::columns(verb),
+            "context" => words.push(config::DEFAULT.to_owned()),
             "dead_letter" => words.push("none".to_owned()),
             _ => {}
         }
         let names = arg.get_value_names().unwrap_or_default();
         // Of a flag with several values each has its name.
         let name = names.get(taken).or(names.last());
+        if name.is_some_and(|name| name == "CONTEXT") {
+            words.extend(config::names());
+        }
         let queues = name.is_some_and(|name| name == "QUEUE" || name == "PATTERN");
         Self { words, queues, ..asked }
     }
@@ -70,6 +75,8 @@ impl<'a> Asked<'a> {
 struct Walk<'c> {
     root: &'c Command,
     verb: &'c Command,
+    /// The verb and its action: `server stop`.
+    name: String,
     /// A flag whose values come next.
     flag: Option<&'c Arg>,
     /// Values that it has so far.
@@ -84,7 +91,16 @@ struct Walk<'c> {
 
 impl<'c> Walk<'c> {
     fn new(root: &'c Command) -> Self {
-        Self { root, verb: root, flag: None, values: 0, arguments: 0, no_flags: false, help: false }
+        Self {
+            root,
+            verb: root,
+            name: String::new(),
+            flag: None,
+            values: 0,
+            arguments: 0,
+            no_flags: false,
+            help: false,
+        }
     }
 
     /// Takes a whole word; `false` when it is none of the grammar.
@@ -119,9 +135,15 @@ impl<'c> Walk<'c> {
             self.help = true;
             return true;
         }
-        let found = self.verb.find_subcommand(word);
-        self.verb = found.unwrap_or(self.verb);
-        found.is_some()
+        let Some(found) = self.verb.find_subcommand(word) else {
+            return false;
+        };
+        self.verb = found;
+        if !self.name.is_empty() {
+            self.name.push(' ');
+        }
+        self.name.push_str(word);
+        true
     }
 
     /// `-0n`: the last letter may be a flag with a value; `-n5` has it.
@@ -144,7 +166,7 @@ impl<'c> Walk<'c> {
 
     /// What may come next.
     fn asked<'a>(&self, asked: Asked<'a>) -> Asked<'a> {
-        let verb = self.verb.get_name();
+        let verb = self.name.as_str();
         if let Some(flag) = self.flag
             && is_value(flag, asked.prefix)
         {
@@ -251,6 +273,7 @@ mod tests {
         is("pe", &["peek"]);
         is("res", &["reschedule", "resume"]);
         is("server ", &["stop"]);
+        is("context ", &["add", "list", "use", "show", "remove"]);
         is("bench mi", &["mixed"]);
         is("completions z", &["zsh"]);
         assert!(asked("").0.len() > 15);
@@ -303,6 +326,7 @@ mod tests {
             "ping ",
             "apply ",
             "apply -f ",
+            "context add ",
         ] {
             is(line, &[]);
         }
@@ -324,6 +348,9 @@ mod tests {
         );
         is("receive jobs --columns=id,bo", &["body"]);
         is("server stop --columns ", &["server", "stopped"]);
+        is("context list --columns na", &["name"]);
+        is("context use --columns ", &["context", "used"]);
+        assert!(asked("list --context d").0.contains(&"default".to_owned()));
         assert_eq!(
             asked("update jobs --dead-letter "),
             (vec!["none".to_owned()], true, String::new())
@@ -345,7 +372,8 @@ mod tests {
     #[test]
     fn columns_of_every_verb_with_records_are_known() {
         for verb in command().get_subcommands().map(Command::get_name) {
-            let none = ["server", "bench", "work", "demo", "completions", "export"].contains(&verb);
+            let none = ["server", "context", "bench", "work", "demo", "completions", "export"]
+                .contains(&verb);
             assert_eq!(verbs::columns(verb).is_empty(), none, "{verb}");
         }
     }

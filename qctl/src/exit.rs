@@ -94,6 +94,9 @@ pub enum Failure {
     /// The environment does not make sense.
     #[error("{0}")]
     Config(String),
+    /// What is to be made is there, and is another one.
+    #[error("{0}")]
+    Exists(String),
     /// The server that was started did not come up.
     #[error("{0}")]
     NotStarted(String),
@@ -150,6 +153,7 @@ impl Failure {
             Self::Missing(_) => Exit::Missing,
             Self::Io(_) => Exit::Io,
             Self::Config(_) => Exit::Config,
+            Self::Exists(_) => Exit::Exists,
             Self::NotStarted(_) => Exit::Unreachable,
             Self::Protocol(_) => Exit::Protocol,
             Self::Internal(_) => Exit::Internal,
@@ -239,6 +243,7 @@ impl Failure {
             Self::Missing(_) => "no_input",
             Self::Io(_) => "io",
             Self::Config(_) => "config",
+            Self::Exists(_) => "exists",
             Self::NotStarted(_) => "unreachable",
             Self::Protocol(_) => "protocol",
             Self::Internal(_) => "internal",

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod complete;
+mod config;
 mod definitions;
 mod demo;
 mod descriptors;
@@ -33,7 +34,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::args::{Cli, Format};
+use crate::args::{Cli, Format, Verb};
 use crate::exit::{Exit, Failure};
 use crate::script::Runner;
 
@@ -56,33 +57,44 @@ fn main() {
             std::process::exit(i32::from(failure.exit().code()));
         }
     };
-    let (json, shell) = (cli.global.is_json(), cli.global.is_shell());
-    let exit = run(cli).unwrap_or_else(|failure| {
+    let mut format = cli.global.output;
+    let exit = run(cli, &mut format).unwrap_or_else(|failure| {
+        let json = matches!(format, Some(Format::Json | Format::Jsonl));
         output::tell(&failure, json);
         failure.exit()
     });
-    if shell {
+    if format == Some(Format::Shell) {
         output::tell_status(exit);
     }
     // Not a return: a thread may still be waiting for input that never comes.
     std::process::exit(i32::from(exit.code()));
 }
 
-fn run(mut cli: Cli) -> Result<Exit, Failure> {
-    if let Some(verb) = cli.verb.take() {
-        if cli.file.is_some() || cli.interactive || cli.keep_going || cli.keep {
-            let text =
-                "-f, -i, --keep and --keep-going before a verb: they are for lines of commands";
-            return Err(Failure::Usage(text.to_owned()));
-        }
-        if let Some(timeout) = cli.global.timeout {
-            signals::end_after(timeout);
-        }
-        let runner = Runner::new(cli.global.clone())?;
-        let result = runner.run_verb(verb, cli.global);
-        runner.runtime.shutdown_background();
-        return result;
+/// `format`: of the output, for what fails; that of a context once it is known.
+fn run(mut cli: Cli, format: &mut Option<Format>) -> Result<Exit, Failure> {
+    match cli.verb.take() {
+        Some(verb) => run_verb(verb, cli, format),
+        None => run_lines(cli),
     }
+}
+
+fn run_verb(verb: Verb, cli: Cli, format: &mut Option<Format>) -> Result<Exit, Failure> {
+    if cli.file.is_some() || cli.interactive || cli.keep_going || cli.keep {
+        let text = "-f, -i, --keep and --keep-going before a verb: they are for lines of commands";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    let runner = Runner::new(cli.global.clone())?;
+    let global = runner.flags(&verb, &cli.global).map_err(|(failure, _)| failure)?;
+    *format = global.output;
+    if let Some(timeout) = global.timeout {
+        signals::end_after(timeout);
+    }
+    let result = runner.run_verb(verb, cli.global, global);
+    runner.runtime.shutdown_background();
+    result
+}
+
+fn run_lines(mut cli: Cli) -> Result<Exit, Failure> {
     if let Some(path) = cli.file.take() {
         return script::run(&cli, Some(&path));
     }

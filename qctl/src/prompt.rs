@@ -24,6 +24,7 @@ use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::args::{Global, command};
 use crate::complete::Asked;
+use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
 use crate::script::Runner;
@@ -157,12 +158,14 @@ fn cannot_read(error: &ReadlineError) -> Failure {
 /// Connects, so that completion knows the queues; the prompt comes up without a server too.
 fn greet(runner: &Runner) {
     let stop = runner.listener.stop(None);
-    let mut session = Session::new(runner.global.clone(), stop.clone(), Rc::clone(&runner.link));
-    let connected = runner.runtime.block_on(async {
-        tokio::select! {
-            client = session.client() => client,
-            failure = stop.stopped() => Err(failure),
-        }
+    let connected = config::resolve(runner.global.clone()).and_then(|global| {
+        let mut session = Session::new(global, stop.clone(), Rc::clone(&runner.link));
+        runner.runtime.block_on(async {
+            tokio::select! {
+                client = session.client() => client,
+                failure = stop.stopped() => Err(failure),
+            }
+        })
     });
     match connected {
         Ok(client) => eprintln!(

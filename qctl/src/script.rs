@@ -8,10 +8,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use qd_protocol::ClientError;
 use qd_protocol::verbs::Ping;
 use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Global, Verb, asks_for_json, parse_words};
+use crate::config;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
@@ -68,14 +70,26 @@ impl Runner {
             }
         };
         let misplaced = cli.file.is_some() || cli.interactive || cli.keep_going || cli.keep;
-        let json = cli.global.output.map_or(self.global.is_json(), |_| cli.global.is_json());
-        let result = match cli.verb {
-            Some(verb) if !misplaced => self.run_verb(verb, cli.global),
-            _ => Err(Failure::Usage(
-                "a line is a verb with its flags; help shows the verbs".to_owned(),
-            )),
+        let Some(verb) = cli.verb.filter(|_| !misplaced) else {
+            let text = "a line is a verb with its flags; help shows the verbs";
+            let json = cli.global.under(&self.global).is_json();
+            return Err((Failure::Usage(text.to_owned()), json));
         };
-        result.map_err(|failure| (failure, json))
+        let global = self.flags(&verb, &cli.global)?;
+        let json = global.is_json();
+        self.run_verb(verb, cli.global, global).map_err(|failure| (failure, json))
+    }
+
+    /// The flags of a line, under those of the command line, with what the context says. What fails
+    /// comes with whether it is to be told in JSON too.
+    pub fn flags(&self, verb: &Verb, given: &Global) -> Result<Global, (Failure, bool)> {
+        let global = given.clone().under(&self.global);
+        // It is about contexts, and uses none.
+        if matches!(verb, Verb::Context(_)) {
+            return Ok(global);
+        }
+        let json = global.is_json();
+        config::resolve(global).map_err(|failure| (failure, json))
     }
 
     /// Asks the server for a sign of life. One that went away while the prompt waited is
@@ -90,15 +104,16 @@ impl Runner {
         }
     }
 
-    /// Runs one verb.
-    pub fn run_verb(&self, verb: Verb, global: Global) -> Result<Exit, Failure> {
+    /// Runs one verb with its own flags and those that hold for it.
+    pub fn run_verb(&self, verb: Verb, given: Global, global: Global) -> Result<Exit, Failure> {
         if self.stdin == StdinUse::Prompt {
             self.forget_dead_connection();
         }
-        let global = global.under(&self.global);
+        let of_context = global.of_context.clone();
         let stop = self.listener.stop(global.timeout);
         let mut session = Session::new(global, stop, Rc::clone(&self.link));
         session.stdin = self.stdin;
+        session.given = given;
         let result = self.runtime.block_on(verbs::run(verb, &mut session));
         // What was written before a failure is data all the same.
         let flushed = session.out.flush();
@@ -111,6 +126,12 @@ impl Runner {
             }
             _ => {}
         }
+        let result = match (result, of_context) {
+            (Err(failure @ Failure::Client(ClientError::Unreachable { .. })), Some(name)) => {
+                Err(failure.after(format!("context {name:?}")))
+            }
+            (result, _) => result,
+        };
         result.and_then(|exit| flushed.map(|()| exit))
     }
 }

@@ -74,8 +74,10 @@ impl StdinUse {
 
 /// What one command works with.
 pub struct Session {
-    /// Its flags.
+    /// Its flags, with those that stand before it and what its context says.
     pub global: Global,
+    /// Its own flags.
+    pub given: Global,
     /// Where its data goes.
     pub out: Out,
     /// What ends it from outside.
@@ -88,8 +90,8 @@ pub struct Session {
 impl Session {
     /// For a command with `global`.
     pub fn new(global: Global, stop: Stop, link: Rc<RefCell<Link>>) -> Self {
-        let out = Out::new(&global);
-        Self { global, out, stop, stdin: StdinUse::Free, link }
+        let (out, given) = (Out::new(&global), Global::default());
+        Self { global, given, out, stop, stdin: StdinUse::Free, link }
     }
 
     /// The servers to try, and whether one may be started.

@@ -87,6 +87,11 @@ impl Document {
         }
     }
 
+    /// All of it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// `FILE:LINE:COLUMN` of an offset.
     pub fn place(&self, at: usize) -> String {
         place(&self.name, &self.text, at)

@@ -42,7 +42,7 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// How often a command that waits looks whether anybody still reads its output.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const READER_EVERY: Duration = Duration::from_secs(1);
 
 /// Standard output and how it is to look.
 #[derive(Debug)]
@@ -256,7 +256,7 @@ pub fn reader_is_gone() -> bool {
 /// Waits until nobody reads standard output any more.
 pub async fn until_reader_is_gone() -> Failure {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(READER_EVERY).await;
         if reader_is_gone() {
             return Failure::ClosedPipe;
         }

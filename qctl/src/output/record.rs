@@ -40,7 +40,8 @@ pub type Record = Vec<(String, Value)>;
 const UNLIMITED: u64 = qd_protocol::attributes::UNLIMITED;
 
 impl Value {
-    fn plain(&self) -> String {
+    /// As in a plain line.
+    pub fn plain(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
             Self::Count(UNLIMITED) | Self::Bytes(UNLIMITED) => "unlimited".to_owned(),

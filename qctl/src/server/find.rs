@@ -1,4 +1,4 @@
-//! Which server: `--server`, else `QCTL_SERVER`, else the system's, else this user's own.
+//! Which server: `--server` or the context's, else `QCTL_SERVER`, else the system's, else this user's own.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,8 @@ pub fn target(global: &Global) -> Result<Target, Failure> {
     if !global.server.is_empty() {
         return Ok(Target { addresses: global.server.clone(), start: None });
     }
-    if let Some(addresses) = std::env::var_os("QCTL_SERVER").filter(|value| !value.is_empty()) {
+    let variable = std::env::var_os("QCTL_SERVER").filter(|value| !value.is_empty());
+    if let Some(addresses) = variable.filter(|_| !global.default_server) {
         return Ok(Target { addresses: of_environment(&addresses)?, start: None });
     }
     let start = !global.no_autostart && !autostart_is_off(std::env::var_os("QCTL_NO_AUTOSTART"));

@@ -5,6 +5,7 @@ pub mod attributes;
 mod by_id;
 pub mod completions;
 mod confirm;
+pub mod context;
 pub mod create;
 pub mod delete;
 pub mod drop;
@@ -91,7 +92,11 @@ pub fn columns(verb: &str) -> Vec<String> {
         "drop" => &drop::FIELDS,
         "apply" => &apply::FIELDS,
         "ping" => &ping::FIELDS,
-        "stop" => &server::FIELDS,
+        "server stop" => &server::FIELDS,
+        "context list" | "context show" => &context::FIELDS,
+        "context add" => &context::ADDED,
+        "context use" => &context::USED,
+        "context remove" => &context::REMOVED,
         _ => &[],
     };
     fields.iter().map(|&name| name.to_owned()).collect()
@@ -123,6 +128,7 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Server(verb) => verb.run(session).await,
         Verb::Work(verb) => verb.run(session).await,
         Verb::Bench(verb) => verb.run(session).await,
+        Verb::Context(verb) => verb.run(session),
         Verb::Demo(verb) => verb.run(session).await,
         Verb::Completions(verb) => verb.run(session),
     }

@@ -99,12 +99,22 @@ pub struct Work {
     command: Vec<OsString>,
 }
 
+/// What `QCTL_SERVER` is for the commands, where it is not ours: the server that was chosen in
+/// another way.
+fn server_of_commands(session: &Session) -> Result<Option<String>, Failure> {
+    let global = &session.global;
+    if global.server.is_empty() && !global.default_server {
+        return Ok(None);
+    }
+    let addresses = session.target()?.addresses;
+    Ok(Some(addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")))
+}
+
 impl Work {
     /// Works until there is nothing more, or a signal comes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         self.check(session)?;
-        let servers: Vec<String> = session.global.server.iter().map(ToString::to_string).collect();
-        let server = (!servers.is_empty()).then(|| servers.join(","));
+        let server = server_of_commands(session)?;
         let command = Command::new(&self.command, &self.queues, server, self.parallel > 1)?;
         let _patience = signals::patience();
         let stop = session.stop.clone();

@@ -25,6 +25,7 @@ cases! {
     bodies_with_the_terminator_are_not_printed_where_it_would_lie
     closed_descriptors_lose_nothing
     columns_are_known_before_anything_is_done
+    contexts_are_servers_with_a_name
     contradictory_flags_of_dead_letters_are_2
     create_compares_only_the_attributes_given
     create_refuses_what_no_queue_may_have

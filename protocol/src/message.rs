@@ -53,6 +53,18 @@ impl Headers {
         out.freeze()
     }
 
+    /// Those among the stored optional fields of a message.
+    pub fn of(fields: &Bytes) -> Result<Self, DecodeError> {
+        let mut headers = Self::default();
+        let mut fields = Reader::new(fields.clone());
+        while let Some((tag, mut value)) = fields.field()? {
+            if tag == FIELD_HEADER {
+                headers.read_field(&mut value)?;
+            }
+        }
+        Ok(headers)
+    }
+
     /// Whether stored `fields` of a message hold a header with this key and value.
     pub fn stored_have(fields: &Bytes, key: &str, value: &str) -> Result<bool, DecodeError> {
         let mut fields = Reader::new(fields.clone());

@@ -42,6 +42,7 @@ pub use outcome::{Outcome, Received};
 use qd_protocol::{ErrorCode, QueueDescription, QueueName, Refusal};
 use queue::Queue;
 pub use settle::retry_jitter_ms;
+pub use verify::{Fault, WINDOW_IDS, Watch};
 
 use crate::store::{Position, Result, Store, Tables};
 

@@ -22,6 +22,7 @@ pub mod lanes;
 pub mod lease;
 pub mod marks;
 mod peek;
+pub mod places;
 mod producers;
 mod scan;
 mod schema;
@@ -91,6 +92,31 @@ impl From<redb::DatabaseError> for StoreError {
         match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse,
             other => Self::Redb(other.into()),
+        }
+    }
+}
+
+impl StoreError {
+    /// True when what is in the file is not what must be there; the disk itself did what it was asked.
+    pub fn is_damage(&self) -> bool {
+        use redb::Error::{
+            Corrupted, Io, TableDoesNotExist, TableIsMultimap, TableTypeMismatch,
+            TypeDefinitionChanged,
+        };
+        match self {
+            Self::Damaged(_)
+            | Self::Redb(
+                Corrupted(_)
+                | TableTypeMismatch { .. }
+                | TableIsMultimap(_)
+                | TypeDefinitionChanged { .. }
+                | TableDoesNotExist(_),
+            ) => true,
+            // It is shorter than it says.
+            Self::Redb(Io(error)) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+            Self::Redb(_) | Self::InUse | Self::Format { .. } | Self::Foreign | Self::Ended => {
+                false
+            }
         }
     }
 }

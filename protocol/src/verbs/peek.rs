@@ -114,7 +114,7 @@ pub struct PeekedMessage {
 impl PeekedMessage {
     /// The headers.
     pub fn headers(&self) -> Result<Headers, DecodeError> {
-        super::send::read_fields(&mut Reader::new(self.fields.clone()))
+        Headers::of(&self.fields)
     }
 
     /// Priority, group and dedup id.

@@ -16,7 +16,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::delete::{Statuses, put_receipts, read_receipts};
-use super::send::read_fields;
 use super::{Verb, hello::skip_fields};
 use crate::BATCH_ENTRIES_MAX;
 use crate::attributes::queue_name;
@@ -83,7 +82,7 @@ pub struct ReceivedMessage {
 impl ReceivedMessage {
     /// The headers.
     pub fn headers(&self) -> Result<Headers, DecodeError> {
-        read_fields(&mut Reader::new(self.fields.clone()))
+        Headers::of(&self.fields)
     }
 
     /// Priority, group and dedup id.

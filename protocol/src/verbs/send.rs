@@ -287,17 +287,6 @@ impl Payload for SendEntry {
     }
 }
 
-/// Reads the headers among the optional fields of a message delivered.
-pub(super) fn read_fields(fields: &mut Reader) -> Result<Headers, DecodeError> {
-    let mut headers = Headers::default();
-    while let Some((tag, mut value)) = fields.field()? {
-        if tag == FIELD_HEADER {
-            headers.read_field(&mut value)?;
-        }
-    }
-    Ok(headers)
-}
-
 impl Payload for Sent {
     fn encode(&self, out: &mut BytesMut) {
         self.put(out);
@@ -441,7 +430,7 @@ mod tests {
         };
         assert_eq!(entry.size(), 6);
         let stored = entry.stored_fields();
-        assert_eq!(read_fields(&mut Reader::new(stored.clone())), Ok(headers));
+        assert_eq!(Headers::of(&stored), Ok(headers));
         assert_eq!(Properties::of(&stored), Ok(properties()));
         let mut tags = Vec::new();
         let mut fields = Reader::new(stored);

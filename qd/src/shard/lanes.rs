@@ -30,7 +30,7 @@ pub(super) fn has_lane(properties: &Properties) -> bool {
 }
 
 /// The lane of a message with these properties; `None`: the default one.
-fn lane(ordered: bool, properties: &Properties) -> Option<Lane> {
+pub(super) fn lane(ordered: bool, properties: &Properties) -> Option<Lane> {
     let group = || properties.group.clone().into_bytes();
     if ordered {
         return Some(Lane { priority: 0, group: group() });

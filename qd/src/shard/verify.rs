@@ -1,162 +1,160 @@
 //! Holding the rows against the state machine's own invariants, for tests and for operators.
+//!
+//! Always true here: each chunk is read once or twice, in the order of its key, and memory does not grow
+//! with the number of messages: of a queue with leases or lanes there is a window of some messages, two
+//! bits each.
 
 mod dedup;
 mod lanes;
+mod messages;
+mod window;
 
-use std::collections::{BTreeMap, BTreeSet};
+use qd_protocol::QueueName;
 
 use super::Machine;
-use super::lanes::lane_in_chunk;
 use super::queue::Queue;
-use crate::store::lease::Run;
-use crate::store::{Result, Tables};
+use crate::store::{Result, StoreError, Tables};
+
+/// What contradicts the invariants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The queue that it is in.
+    pub queue: Option<QueueName>,
+    /// The message that it is about.
+    pub id: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(queue) = &self.queue {
+            write!(f, "queue {:?}: ", queue.as_str())?;
+        }
+        if let Some(id) = self.id {
+            write!(f, "message {id}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Messages of a queue with leases or lanes that are held against those at a time: their two bits each take
+/// 2 MiB.
+pub const WINDOW_IDS: u64 = 8 << 20;
+/// The same where tests look: so few that they see the ends of windows.
+const WINDOW_IDS_FEW: u64 = 16;
+
+/// Sees what a check comes across.
+pub struct Watch<'a> {
+    /// See [`WINDOW_IDS`].
+    pub window_ids: u64,
+    /// Something is wrong.
+    pub fault: &'a mut dyn FnMut(Fault),
+    /// A message was looked at, of so many bytes.
+    pub message: &'a mut dyn FnMut(u64),
+}
+
+/// Takes what is wrong with one queue, or with none.
+struct Report<'r, 'w> {
+    queue: Option<QueueName>,
+    watch: &'r mut Watch<'w>,
+}
+
+impl Report<'_, '_> {
+    fn say(&mut self, id: Option<u64>, what: impl Into<String>) {
+        (self.watch.fault)(Fault { queue: self.queue.clone(), id, what: what.into() });
+    }
+
+    fn of(&mut self, id: u64, what: impl Into<String>) {
+        self.say(Some(id), what);
+    }
+
+    /// What is damaged is told, and something else can be looked at; other errors are the end.
+    fn damage<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_damage() => {
+                self.say(None, text_of(error));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
 
 impl Machine {
     /// Reads every row and returns what contradicts the invariants: one line each, none if the
-    /// state is sound. Takes time and memory in proportion to the number of messages.
+    /// state is sound.
     pub fn verify(&self) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        let mut fault = |fault: Fault| faults.push(fault.to_string());
+        let window_ids = WINDOW_IDS_FEW;
+        self.verify_watched(&mut Watch { window_ids, fault: &mut fault, message: &mut |_| () })?;
+        Ok(faults)
+    }
+
+    /// Reads every row and every body, and shows what contradicts the invariants. What is damaged does
+    /// not keep the rest from being looked at.
+    pub fn verify_watched(&self, watch: &mut Watch<'_>) -> Result<()> {
+        let is_live = |number: u64| self.queues.contains_key(&number);
         self.store.read(|tables| {
-            let mut faults = Vec::new();
+            let mut report = Report { queue: None, watch };
+            let retries = report.damage(tables.retries())?.unwrap_or_default();
             for (number, queue) in &self.queues {
-                for fault in verify_queue(tables, *number, queue)? {
-                    faults.push(format!("queue {:?}: {fault}", queue.name.as_str()));
-                }
+                report.queue = Some(queue.name.clone());
+                let of_queue = retries.get(number).map_or(&[][..], Vec::as_slice);
+                let verified = self.verify_queue(tables, *number, queue, of_queue, &mut report);
+                report.damage(verified)?;
             }
-            faults.extend(tables.dedup_orphans(|number| self.queues.contains_key(&number))?);
-            faults.extend(tables.orphans(|number| self.queues.contains_key(&number))?);
-            Ok(faults)
+            report.queue = None;
+            let mut orphan = |number: u64, id: Option<u64>, what: String| {
+                let queue = self.name(number).cloned();
+                let what = match queue {
+                    Some(_) => what,
+                    None => format!("queue number {number}: {what}"),
+                };
+                (report.watch.fault)(Fault { queue, id, what });
+            };
+            let orphans = tables.orphans(is_live, &mut orphan);
+            let of_dedup = tables.dedup_orphans(is_live, &mut orphan);
+            report.damage(orphans)?;
+            report.damage(of_dedup)?;
+            Ok(())
         })
     }
+
+    fn verify_queue(
+        &self,
+        tables: &Tables<'_>,
+        number: u64,
+        queue: &Queue,
+        retries: &[u64],
+        report: &mut Report<'_, '_>,
+    ) -> Result<()> {
+        if number >= self.position.next_queue || self.names.get(&queue.name) != Some(&number) {
+            report.say(None, format!("it has the number {number}, which is not its own"));
+        }
+        let now_ms = self.position.now_ms;
+        let counted = messages::verify_messages(tables, (number, queue), now_ms, report)?;
+        let blocked = counted.blocked;
+        if queue.retry_ms.as_slice() != retries || retries.is_empty() != (blocked == 0) {
+            report.say(None, format!("{blocked} blocked messages are tried again at {retries:?}"));
+        }
+        counted.compare(queue, report);
+        let ring = lanes::verify_ring(tables, number, queue, report);
+        report.damage(ring)?;
+        dedup::verify_dedup(tables, number, queue, counted.with_dedup, report)
+    }
 }
 
-fn verify_queue(tables: &Tables<'_>, number: u64, queue: &Queue) -> Result<Vec<String>> {
-    let mut faults = Vec::new();
-    let mut live = 0;
-    let mut bytes = 0;
-    let mut with_ttl = 0;
-    let mut with_lane = 0;
-    let mut next = 1;
-    let mut untouched = 0;
-    let mut touched = BTreeSet::new();
-    let mut laned = BTreeMap::new();
-    tables.each_chunk(number, |first, view, marks| {
-        if first < next {
-            faults.push(format!("chunk {first} overlaps the one before it"));
-        }
-        next = first + view.count() as u64;
-        let before = live;
-        for index in 0..view.count() {
-            let id = first + index as u64;
-            if marks.is_deleted(index) {
-                continue;
-            }
-            live += 1;
-            let entry = view.entry(index)?;
-            bytes += entry.size;
-            with_ttl += u64::from(entry.expires_ms.is_some());
-            with_lane += u64::from(entry.has_lane);
-            if let Some(lane) = lane_in_chunk(tables, number, queue, id, (&view, &entry))? {
-                laned.insert(id, (lane, first));
-            }
-            if view.is_apart() || marks.is_marked(index) || id < queue.cursor {
-                touched.insert(id);
-            } else {
-                untouched += 1;
-            }
-        }
-        if live == before {
-            faults.push(format!("chunk {first} holds no live message"));
-        }
-        Ok(())
-    })?;
-    if next > queue.next_id {
-        faults.push(format!("message {} is at or above the next id {}", next - 1, queue.next_id));
+/// What is damaged, without saying that it is.
+fn text_of(error: StoreError) -> String {
+    match error {
+        StoreError::Damaged(what) => what,
+        other => other.to_string(),
     }
-    let places = count_places(tables, (number, queue), touched, &laned, &mut faults)?;
-    faults.extend(lanes::verify_groups(tables, number, queue, &laned)?);
-    let statistics = &queue.statistics;
-    let retries: Vec<u64> = queue.retry_ms.into_iter().collect();
-    if tables.retries(number)? != retries || retries.is_empty() != (places.blocked == 0) {
-        faults.push(format!("{} blocked messages are tried again at {retries:?}", places.blocked));
-    }
-    for (what, counter, counted) in [
-        ("ready", statistics.ready, places.returned + places.waiting + untouched),
-        ("waiting", queue.waiting, places.waiting),
-        ("tried", queue.tried, tables.tried_ids(number)?.len() as u64),
-        ("returned", queue.returned, places.returned),
-        ("delayed", statistics.delayed, places.delayed + places.blocked),
-        ("dead_letter_blocked", statistics.dead_letter_blocked, places.blocked),
-        ("leased", statistics.leased, places.leased),
-        ("bytes", statistics.bytes, bytes),
-        ("with_ttl", queue.with_ttl, with_ttl),
-        ("with_lane", queue.with_lane, with_lane),
-    ] {
-        if counter != counted {
-            faults.push(format!("counter {what} is {counter}, counted {counted}"));
-        }
-    }
-    faults.extend(dedup::verify_dedup(tables, number, queue)?);
-    Ok(faults)
 }
 
-/// Touched messages by the rows that say where they are.
-#[derive(Default)]
-struct Places {
-    returned: u64,
-    waiting: u64,
-    leased: u64,
-    delayed: u64,
-    blocked: u64,
-}
-
-/// Counts the rows of touched messages, each of which must be in just one place.
-fn count_places(
-    tables: &Tables<'_>,
-    (number, queue): (u64, &Queue),
-    mut touched: BTreeSet<u64>,
-    laned: &lanes::Laned,
-    faults: &mut Vec<String>,
-) -> Result<Places> {
-    let mut places = Places::default();
-    let mut find = |id: u64, place: &str| {
-        if !touched.remove(&id) {
-            faults.push(format!("message {id} is {place}, but not live or in two places"));
-        }
-    };
-    for (id, _) in tables.returned(number, 0, usize::MAX)? {
-        places.returned += 1;
-        find(id, "returned");
-        if laned.contains_key(&id) {
-            find(id, "returned to the default lane, not its own");
-        }
-    }
-    let waiting = lanes::waiting_ids(tables, number, laned)?;
-    for id in &waiting {
-        places.waiting += 1;
-        find(*id, "waiting");
-        if *id < queue.waiting_from {
-            find(*id, "waiting where none is to be looked for");
-        }
-    }
-    for id in tables.tried_ids(number)?.iter().filter(|id| !waiting.contains(id)) {
-        find(*id, "tried, but not waiting");
-    }
-    for (_, row) in tables.leases(number)? {
-        for id in row.runs.iter().flat_map(Run::ids) {
-            places.leased += 1;
-            find(id, "leased");
-        }
-    }
-    for id in tables.blocked_ids(number)? {
-        places.blocked += 1;
-        find(id, "blocked");
-    }
-    for id in tables.delayed_ids(number)? {
-        places.delayed += 1;
-        find(id, "delayed");
-    }
-    for id in touched {
-        faults.push(format!("message {id} is in no place"));
-    }
-    Ok(places)
+fn damaged(what: String) -> StoreError {
+    StoreError::Damaged(what)
 }

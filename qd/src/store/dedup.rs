@@ -4,6 +4,7 @@
 
 use redb::ReadableTable;
 
+use super::scan::Orphans;
 use super::tables::Tables;
 use super::{Result, StoreError};
 
@@ -112,38 +113,52 @@ impl Tables<'_> {
         Ok(live.len() + windows.len())
     }
 
-    /// Live messages of a queue and their dedup ids, in the order of those.
-    pub fn dedup_rows(&self, queue: u64) -> Result<Vec<(String, u64)>> {
+    /// True when there is a row for a live message with this dedup id.
+    pub fn has_dedup(&self, queue: u64, dedup_id: &str, message: u64) -> Result<bool> {
+        Ok(self.dedup.get((queue, dedup_id.as_bytes(), message))?.is_some())
+    }
+
+    /// Shows dedup ids and live messages of a queue, in the order of the ids.
+    pub fn each_dedup(
+        &self,
+        queue: u64,
+        mut show: impl FnMut(&str, u64) -> Result<()>,
+    ) -> Result<()> {
         let none: &[u8] = &[];
-        let mut found = Vec::new();
         for row in self.dedup.range((queue, none, 0)..(queue + 1, none, 0))? {
             let key = row?.0;
             let (_, dedup_id, message) = key.value();
-            found.push((text(dedup_id)?, message));
+            show(text(dedup_id)?, message)?;
         }
-        Ok(found)
+        Ok(())
     }
 
-    /// Dedup ids of a queue and their windows.
-    pub fn dedup_window_rows(&self, queue: u64) -> Result<Vec<(String, DedupWindow)>> {
+    /// Shows dedup ids of a queue and their windows, in the order of the ids.
+    pub fn each_dedup_window(
+        &self,
+        queue: u64,
+        mut show: impl FnMut(&str, DedupWindow) -> Result<()>,
+    ) -> Result<()> {
         let none: &[u8] = &[];
-        let mut found = Vec::new();
         for row in self.dedup_windows.range((queue, none)..(queue + 1, none))? {
             let (key, window) = row?;
             let (message, until_ms) = window.value();
-            found.push((text(key.value().1)?, DedupWindow { message, until_ms }));
+            show(text(key.value().1)?, DedupWindow { message, until_ms })?;
         }
-        Ok(found)
+        Ok(())
     }
 
-    /// Rows of dedup ids that belong to nothing, one line each.
-    pub fn dedup_orphans(&self, is_live: impl Fn(u64) -> bool) -> Result<Vec<String>> {
-        let mut faults = Vec::new();
+    /// Shows rows of dedup ids that belong to nothing.
+    pub fn dedup_orphans(
+        &self,
+        is_live: impl Fn(u64) -> bool,
+        show: &mut Orphans<'_>,
+    ) -> Result<()> {
         let known = |queue: u64| Ok::<bool, StoreError>(is_live(queue) || self.is_buried(queue)?);
         for row in self.dedup.iter()? {
             let (queue, _, message) = row?.0.value();
             if !known(queue)? {
-                faults.push(format!("dedup id of message {message} of queue {queue}: no queue"));
+                show(queue, Some(message), "it has a dedup id, but no queue".to_owned());
             }
         }
         for row in self.dedup_windows.iter()? {
@@ -152,11 +167,10 @@ impl Tables<'_> {
             let (message, until_ms) = window.value();
             let end = self.dedup_ends.get((until_ms, queue, message))?;
             if !known(queue)? {
-                faults
-                    .push(format!("dedup window of message {message} of queue {queue}: no queue"));
+                show(queue, Some(message), "it has a dedup window, but no queue".to_owned());
             }
             if end.is_none_or(|end| end.value() != dedup_id) {
-                faults.push(format!("dedup window of message {message} of queue {queue}: no end"));
+                show(queue, Some(message), "its dedup window has no end".to_owned());
             }
         }
         for row in self.dedup_ends.iter()? {
@@ -164,14 +178,14 @@ impl Tables<'_> {
             let (until_ms, queue, message) = key.value();
             let window = self.dedup_windows.get((queue, dedup_id.value()))?;
             if window.is_none_or(|window| window.value() != (message, until_ms)) {
-                faults.push(format!("end of a dedup window of queue {queue}: there is none"));
+                show(queue, Some(message), "its dedup window ends, but there is none".to_owned());
             }
         }
-        Ok(faults)
+        Ok(())
     }
 }
 
-fn text(dedup_id: &[u8]) -> Result<String> {
-    let text = String::from_utf8(dedup_id.to_vec());
+fn text(dedup_id: &[u8]) -> Result<&str> {
+    let text = std::str::from_utf8(dedup_id);
     text.map_err(|_| StoreError::Damaged("dedup id: it is not UTF-8".to_owned()))
 }

@@ -17,7 +17,7 @@ use super::{Result, StoreError};
 
 /// Priority and group of messages that take turns as one. Lanes stand in the order of their turns: by
 /// priority, highest first, then by the length of the group, then by its bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Lane {
     /// Higher ones go first; 0 for all of an ordered queue.
     pub priority: u8,
@@ -91,12 +91,6 @@ impl Tables<'_> {
         row.map(|row| Delivered::from_bytes(row.value())).transpose()
     }
 
-    /// Ids of the messages that are ready in a lane and were delivered before.
-    pub fn tried_ids(&self, queue: u64) -> Result<Vec<u64>> {
-        let rows = self.tried.range((queue, 0)..=(queue, u64::MAX))?;
-        rows.map(|row| Ok(row?.0.value().1)).collect()
-    }
-
     /// The group of a priority that was served last.
     pub fn turn(&self, queue: u64, priority: u8) -> Result<Option<Vec<u8>>> {
         Ok(self.turns.get((queue, priority))?.map(|row| row.value().to_vec()))
@@ -110,7 +104,7 @@ impl Tables<'_> {
 }
 
 /// Why a message holds its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// A consumer has it: nothing of the group can be delivered.
     Leased,
@@ -147,15 +141,24 @@ impl Tables<'_> {
         row.map(|(key, _)| Ok(hold_of(key.value())?.1)).transpose()
     }
 
-    /// Every hold of a queue: group, why, id.
-    pub fn holds(&self, queue: u64) -> Result<Vec<(Vec<u8>, Hold, u64)>> {
+    /// True when a message holds its group for this reason.
+    pub fn has_hold(&self, queue: u64, group: &[u8], hold: Hold, id: u64) -> Result<bool> {
+        Ok(self.holds.get(&hold_key(queue, group, hold, id)[..])?.is_some())
+    }
+
+    /// Shows every hold of a queue: group, why, id.
+    pub fn each_hold(
+        &self,
+        queue: u64,
+        mut show: impl FnMut(&[u8], Hold, u64) -> Result<()>,
+    ) -> Result<()> {
         let (from, to) = bounds(queue);
-        let rows = self.holds.range(&from[..]..&to[..])?;
-        rows.map(|row| {
-            let (group, (hold, id)) = hold_of(row?.0.value())?;
-            Ok((group, hold, id))
-        })
-        .collect()
+        for row in self.holds.range(&from[..]..&to[..])? {
+            let key = row?.0;
+            let (group, (hold, id)) = hold_of(key.value())?;
+            show(group, hold, id)?;
+        }
+        Ok(())
     }
 
     /// Notes whether a group can be served. Returns whether it was so before.
@@ -167,6 +170,22 @@ impl Tables<'_> {
             self.ring.remove(&key[..])?.is_some()
         };
         Ok(before)
+    }
+
+    /// True when it is noted that a group can be served.
+    pub fn is_servable(&self, queue: u64, group: &[u8]) -> Result<bool> {
+        Ok(self.ring.get(&group_key(queue, group)[..])?.is_some())
+    }
+
+    /// How many groups of a queue can be served.
+    pub fn servable(&self, queue: u64) -> Result<u64> {
+        let (from, to) = bounds(queue);
+        let mut groups = 0;
+        for row in self.ring.range(&from[..]..&to[..])? {
+            row?;
+            groups += 1;
+        }
+        Ok(groups)
     }
 
     /// The next group that can be served, in the order of turns: behind `after`, or the first one.
@@ -223,7 +242,7 @@ impl Tables<'_> {
     }
 }
 
-fn hold_of(key: &[u8]) -> Result<(Vec<u8>, (Hold, u64))> {
+fn hold_of(key: &[u8]) -> Result<(&[u8], (Hold, u64))> {
     let (group, rest) = behind_group(behind_queue(key)?.1)?;
     let (kind, id) = rest.split_first().ok_or_else(|| damaged("holds: key"))?;
     let id = id.try_into().map_err(|_| damaged("holds: key"))?;
@@ -232,7 +251,7 @@ fn hold_of(key: &[u8]) -> Result<(Vec<u8>, (Hold, u64))> {
         1 => Hold::Delayed,
         _ => return Err(damaged("holds: kind")),
     };
-    Ok((group.to_vec(), (hold, u64::from_be_bytes(id))))
+    Ok((group, (hold, u64::from_be_bytes(id))))
 }
 
 fn damaged(what: &str) -> StoreError {

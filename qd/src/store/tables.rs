@@ -63,7 +63,7 @@ pub struct Delayed {
 }
 
 impl Delayed {
-    fn from_bytes(row: &[u8]) -> Result<Self> {
+    pub(super) fn from_bytes(row: &[u8]) -> Result<Self> {
         let (due_ms, delivered) = row.split_first_chunk().ok_or_else(|| damaged("delayed"))?;
         Ok(Self {
             due_ms: u64::from_le_bytes(*due_ms),
@@ -82,7 +82,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    fn from_bytes(row: &[u8]) -> Result<Self> {
+    pub(super) fn from_bytes(row: &[u8]) -> Result<Self> {
         let parts = row.split_at_checked(Delivered::BYTES);
         let (delivered, reason) = parts.ok_or_else(|| damaged("blocked"))?;
         Ok(Self { delivered: Delivered::from_bytes(delivered)?, reason: reason.to_vec() })

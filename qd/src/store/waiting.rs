@@ -489,14 +489,25 @@ impl Tables<'_> {
         Ok(row.filter(|row| row.lane.priority == priority))
     }
 
-    /// All entries of a queue, held against the invariants of pages.
-    pub fn all_waiting(&self, queue: u64) -> Result<Vec<WaitingRow>> {
-        let mut found: Vec<WaitingRow> = Vec::new();
+    /// True when a queue has ready messages in lanes.
+    pub(super) fn has_waiting(&self, queue: u64) -> Result<bool> {
+        Ok(self.waiting_at(queue, &[], None)?.is_some())
+    }
+
+    /// Shows all entries of a queue, held against the invariants of pages.
+    pub fn each_waiting(
+        &self,
+        queue: u64,
+        mut show: impl FnMut(&WaitingRow) -> Result<()>,
+    ) -> Result<()> {
+        let mut last: Option<WaitingRow> = None;
         let (from, to) = (queue.to_be_bytes(), (queue + 1).to_be_bytes());
         for row in self.waiting.range::<&[u8]>((Included(&from[..]), Excluded(&to[..])))? {
             let (key, row) = row?;
-            let (start, page, before) = (&key.value()[8..], row.value(), found.len());
-            let mut at = 0;
+            let (start, page) = (&key.value()[8..], row.value());
+            // Those before it must be below its key.
+            let before = last.as_ref().map(|last| position(&last.lane, last.chunk));
+            let (mut at, mut entries) = (0, 0);
             while let Some(mut section) = Section::at(page, at)? {
                 at = section.end;
                 if section.entries.rest.is_empty() {
@@ -504,24 +515,24 @@ impl Tables<'_> {
                 }
                 while let Some(entry) = section.entries.next()? {
                     let row = waiting_row(&section, entry)?;
-                    let rises = found.last().is_none_or(|last| {
+                    let rises = last.as_ref().is_none_or(|last| {
                         (&last.lane, last.chunk).cmp(&(&row.lane, row.chunk)) == Ordering::Less
                     });
                     if !rises || row.spans.is_empty() || position(&row.lane, row.chunk)[..] < *start
                     {
                         return Err(damaged("an entry out of its place"));
                     }
-                    found.push(row);
+                    entries += 1;
+                    show(&row)?;
+                    last = Some(row);
                 }
             }
-            // Those before it must be below its key.
-            let last = before.checked_sub(1).map(|at| position(&found[at].lane, found[at].chunk));
-            let is_large = page.len() > PAGE_BYTES_MAX && found.len() > before + 1;
-            if found.len() == before || is_large || last.is_some_and(|last| last[..] >= *start) {
+            let is_large = page.len() > PAGE_BYTES_MAX && entries > 1;
+            if entries == 0 || is_large || before.is_some_and(|before| before[..] >= *start) {
                 return Err(damaged("a page that is empty, too large or out of its place"));
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -554,8 +565,13 @@ mod tests {
     }
 
     fn rows(tables: &Tables<'_>, queue: u64) -> Model {
-        let rows = tables.all_waiting(queue).unwrap();
-        rows.into_iter().map(|row| ((row.lane, row.chunk), row.spans.indexes().collect())).collect()
+        let mut rows = Model::new();
+        let show = |row: &WaitingRow| {
+            rows.insert((row.lane.clone(), row.chunk), row.spans.indexes().collect());
+            Ok(())
+        };
+        tables.each_waiting(queue, show).unwrap();
+        rows
     }
 
     /// A number below `below` that follows from `seed` (`SplitMix64`).
@@ -703,7 +719,7 @@ mod tests {
             let put =
                 |tables: &mut Tables<'_>| Ok(tables.waiting.insert(&key[..], page)?.is_some());
             store.write(put).unwrap();
-            assert!(store.read(|tables| tables.all_waiting(7)).is_err(), "{page:?}");
+            assert!(store.read(|tables| tables.each_waiting(7, |_| Ok(()))).is_err(), "{page:?}");
         }
     }
 

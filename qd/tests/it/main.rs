@@ -18,3 +18,4 @@ mod purge;
 mod random_work;
 mod replay;
 mod transact;
+mod verify;

@@ -8,6 +8,8 @@
 //! - At most the server's `in_flight_max` requests are unanswered, at most
 //!   [`OUTGOING_BYTES_MAX`] bytes and one frame wait to be written, and at most
 //!   [`UNANSWERED_BYTES_MAX`] bytes and one frame are kept for repeats; past that calls wait.
+//! - What a server may have carried out is not repeated at one with other data, unless it changes
+//!   nothing or is a receive.
 //! - Every call ends: by an answer, a refusal, or an error after the connection was lost for good.
 //! - A lock is held for as long as it takes to encode one request, never across an await.
 //!
@@ -51,7 +53,8 @@ pub const RETRY_FOR_MAX: Duration = Duration::from_secs(600);
 pub struct Options {
     /// Program and version, for the server's log: `qctl 0.1.0`.
     pub client: String,
-    /// Longest time for one attempt to connect to one address and be welcomed. Default 10 s.
+    /// Longest time for one attempt to connect and be welcomed; of several addresses each has an
+    /// equal part of it, and at least 1 s. Default 10 s.
     pub connect_timeout: Duration,
     /// How long a call goes on reconnecting and repeating itself after its connection was lost;
     /// 0: not at all; at most [`RETRY_FOR_MAX`], more counts as that. Default 0.
@@ -76,7 +79,8 @@ pub enum ClientError {
     /// (`ConnectionRefused`) and no answer in time (`TimedOut`).
     #[error("cannot connect to {address}: {reason}")]
     Unreachable {
-        /// Of the addresses tried, the one whose error tells most; the last of equals.
+        /// Of the addresses tried, the one whose error tells most; the last of equals. The reason
+        /// has the others.
         address: Address,
         /// Of the error of the operating system.
         kind: std::io::ErrorKind,
@@ -139,7 +143,9 @@ impl Client {
     /// Sends the request and waits for its answer. Calls may run side by side on one client.
     ///
     /// After the connection was lost the call goes on for [`Options::retry_for`]: it is repeated
-    /// over a new connection under its number, so that it is carried out once. With `retry_for`
+    /// over a new connection under its number, so that it is carried out once; where the next server
+    /// that answers has other data it fails with [`ClientError::Lost`], unless it changes nothing or
+    /// is a receive that settles nothing. With `retry_for`
     /// 0 it fails at once; the next call then makes one attempt to connect again.
     ///
     /// Dropping the future of a parked receive cancels it on the server. Leases taken by an answer

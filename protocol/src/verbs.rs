@@ -64,6 +64,12 @@ pub trait Verb: Payload {
         false
     }
 
+    /// True when a client may repeat the request at a server with other data after the answer of the
+    /// first one was lost, although that one may have carried it out: both would have done it.
+    fn repeatable_elsewhere(&self) -> bool {
+        !Self::CHANGES
+    }
+
     /// What a client checks of an answer beyond its encoding.
     fn check_answer(answer: &Self::Answer) -> Result<(), DecodeError> {
         let _ = answer;

@@ -89,33 +89,55 @@ impl Failed {
     }
 }
 
+/// Least time for one of several addresses.
+const SHARE_MIN: Duration = Duration::from_secs(1);
+
 /// Connects to the first of `addresses` that welcomes the client.
 pub(super) async fn connect(
     addresses: &[Address],
     options: &Options,
     producer: u64,
 ) -> Result<Connection, ClientError> {
-    let mut told = ClientError::Unreachable {
-        address: Address::Tcp(String::new()),
-        kind: io::ErrorKind::InvalidInput,
-        reason: "no address was given".to_owned(),
-    };
+    let mut errors: Vec<ClientError> = Vec::new();
+    let within = share_of(options.connect_timeout, addresses.len());
     for address in addresses {
-        let attempt = timeout(options.connect_timeout, connect_to(address, options, producer));
+        let attempt = timeout(within, connect_to(address, options, producer));
         let failed = match attempt.await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(failed)) => failed,
             Err(_) => {
-                let text = format!("no answer within {:?}", options.connect_timeout);
+                let text = format!("no answer within {within:?}");
                 Failed::Io(io::Error::new(io::ErrorKind::TimedOut, text))
             }
         };
-        let error = failed.at(address.clone());
-        if telling(&error) >= telling(&told) {
-            told = error;
+        errors.push(failed.at(address.clone()));
+    }
+    Err(most_telling(errors))
+}
+
+/// How long one of several addresses may take: one that never answers leaves time for the others.
+fn share_of(connect_timeout: Duration, addresses: usize) -> Duration {
+    let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    (connect_timeout / addresses).max(SHARE_MIN.min(connect_timeout))
+}
+
+/// The one of several errors that tells most, of equals the last one. When nobody is anywhere it
+/// tells the others too.
+fn most_telling(mut errors: Vec<ClientError>) -> ClientError {
+    let most = (0..errors.len()).max_by_key(|at| telling(&errors[*at]));
+    let none = || ClientError::Unreachable {
+        address: Address::Tcp(String::new()),
+        kind: io::ErrorKind::InvalidInput,
+        reason: "no address was given".to_owned(),
+    };
+    let mut told = most.map_or_else(none, |at| errors.remove(at));
+    if let ClientError::Unreachable { reason, .. } = &mut told {
+        for other in errors {
+            reason.push_str("; ");
+            reason.push_str(&other.to_string());
         }
     }
-    Err(told)
+    told
 }
 
 /// How much an error tells: that of an address where somebody is goes before that of an address
@@ -123,7 +145,6 @@ pub(super) async fn connect(
 fn telling(error: &ClientError) -> u8 {
     match error {
         ClientError::Unreachable { kind, .. } => match kind {
-            io::ErrorKind::InvalidInput => 0,
             io::ErrorKind::NotFound => 1,
             io::ErrorKind::ConnectionRefused => 2,
             io::ErrorKind::TimedOut => 4,

@@ -38,6 +38,8 @@ pub(super) struct Kind {
     pub number: Option<u64>,
     /// See [`crate::verbs::Verb::REPEATABLE`].
     pub repeatable: bool,
+    /// See [`crate::verbs::Verb::repeatable_elsewhere`].
+    pub elsewhere: bool,
     /// See [`crate::verbs::Verb::parks`].
     pub parks: bool,
 }
@@ -56,6 +58,8 @@ pub(super) struct Slot {
     pub cancelled: bool,
     /// A server that shuts down refused the request; it waits to be repeated.
     pub deferred: bool,
+    /// The node that may have carried it out.
+    pub sent_to: Option<u64>,
     /// The frame, once written, if it may have to be repeated.
     pub frame: Bytes,
     /// Bytes of the frame that count as unanswered.

@@ -140,7 +140,12 @@ impl State {
         }
         let number = V::CHANGES.then_some(self.number_last + 1);
         let lowest = self.slots.lowest_number();
-        let kind = Kind { number, repeatable: V::REPEATABLE, parks: verb.parks() };
+        let kind = Kind {
+            number,
+            repeatable: V::REPEATABLE,
+            elsewhere: verb.repeatable_elsewhere(),
+            parks: verb.parks(),
+        };
         let Some(correlation) = self.slots.insert(kind) else {
             let text = "too many answers wait to be picked up";
             let refusal = ErrorCode::BatchTooLarge.refuse(text);
@@ -197,13 +202,14 @@ impl State {
         if self.outgoing.is_empty() && matches!(self.phase, Phase::Closed) {
             return None;
         }
-        let taken = self.cut_outgoing();
+        let taken = self.cut_outgoing(Some(self.peer.server.node));
         self.tell_of_room(effects);
         Some(taken)
     }
 
-    /// Takes the outgoing buffer, and keeps its frames for repeats without copying them.
-    fn cut_outgoing(&mut self) -> Bytes {
+    /// Takes the outgoing buffer, and keeps its frames for repeats without copying them. They are
+    /// about to be written to a node, or are not written.
+    fn cut_outgoing(&mut self, sent_to: Option<u64>) -> Bytes {
         let taken = self.outgoing.split().freeze();
         if taken.len() > SHARED_BYTES {
             self.outgoing = BytesMut::with_capacity(OUTGOING_BYTES);
@@ -214,6 +220,7 @@ impl State {
             else {
                 continue;
             };
+            slot.sent_to = sent_to;
             // What is kept for long, or is a small part, must not keep all the rest in memory.
             let small = taken.len() > SHARED_BYTES && bytes < taken.len() / 16;
             slot.frame = if slot.kind.parks || small {
@@ -254,6 +261,10 @@ impl State {
             self.settle(correlation, cancelled(), effects);
         } else if !slot.deferred {
             slot.deferred = true;
+            // What a receive settles is done before it waits.
+            if slot.kind.elsewhere || !slot.kind.parks {
+                slot.sent_to = None;
+            }
             self.deferred += 1;
         }
         if matches!(self.phase, Phase::Up) {
@@ -333,7 +344,8 @@ impl State {
         }
     }
 
-    /// A connection is there: repeats what has no answer. False when the client was closed.
+    /// A connection is there: repeats what has no answer, as far as this server may have it twice.
+    /// False when the client was closed.
     pub fn up(&mut self, peer: Peer, effects: &mut Effects) -> bool {
         if matches!(self.phase, Phase::Closed) {
             return false;
@@ -341,6 +353,7 @@ impl State {
         self.phase = Phase::Up;
         self.connected = true;
         self.answered = false;
+        self.fail_what_another_may_have_done(&peer, effects);
         self.peer = peer;
         let lowest = self.slots.lowest_number().unwrap_or(0);
         let maximum = self.peer.server.frame_bytes_max;
@@ -354,6 +367,7 @@ impl State {
                 self.settle(correlation, Progress::Failed(Box::new(refusal)), effects);
                 continue;
             }
+            slot.sent_to = Some(self.peer.server.node);
             let at = self.outgoing.len() + ANSWERED_BELOW_AT;
             self.outgoing.extend_from_slice(&slot.frame);
             if slot.kind.number.is_some()
@@ -370,10 +384,28 @@ impl State {
         true
     }
 
+    /// Numbers tell a repeat only to the node, or nodes with the same data, that has seen them.
+    fn fail_what_another_may_have_done(&mut self, next: &Peer, effects: &mut Effects) {
+        let reason = format!(
+            "the request may have been carried out, and is not repeated by {}, which has other data",
+            next.address
+        );
+        let error = self.lost_error(reason);
+        for correlation in self.slots.in_order() {
+            let Some(slot) = self.slots.get(correlation) else {
+                continue;
+            };
+            let by_another = slot.sent_to.is_some_and(|node| node != next.server.node);
+            if by_another && !slot.kind.elsewhere {
+                self.settle(correlation, Progress::Failed(Box::new(error.clone())), effects);
+            }
+        }
+    }
+
     /// The connection is lost. True when its requests are to be repeated.
     pub fn lost(&mut self, reason: &str, repeat: bool, effects: &mut Effects) -> bool {
         self.connected = false;
-        drop(self.cut_outgoing());
+        drop(self.cut_outgoing(None));
         let closed = matches!(self.phase, Phase::Closed);
         let repeat = repeat && self.repeats && !closed;
         let error = self.lost_error(reason);
@@ -398,7 +430,7 @@ impl State {
     /// for those that were.
     pub fn give_up(&mut self, error: ClientError, in_flight: &ClientError, effects: &mut Effects) {
         self.connected = false;
-        drop(self.cut_outgoing());
+        drop(self.cut_outgoing(None));
         for correlation in self.slots.in_order() {
             self.settle(correlation, Progress::Failed(Box::new(in_flight.clone())), effects);
         }

@@ -1,6 +1,7 @@
 //! The client against servers played by the tests.
 
 mod connecting;
+mod elsewhere;
 mod loss;
 
 use std::time::Duration;

@@ -106,6 +106,12 @@ impl Verb for Receive {
         self.wait_ms > 0
     }
 
+    /// What the first server has leased comes back there when the leases end, as if nobody had
+    /// repeated the request.
+    fn repeatable_elsewhere(&self) -> bool {
+        self.settle.is_empty()
+    }
+
     fn check_answer(answer: &Received) -> Result<(), DecodeError> {
         match answer.messages.iter().find(|message| !message.body.is_intact()) {
             None => Ok(()),

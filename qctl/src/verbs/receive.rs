@@ -14,7 +14,7 @@ use qd_protocol::attributes::VISIBILITY_TIMEOUT_MS_MAX;
 use qd_protocol::client::Pending;
 use qd_protocol::verbs::receive::WAIT_MS_MAX;
 use qd_protocol::verbs::{self, Received, ReceivedMessage};
-use qd_protocol::{BATCH_ENTRIES_MAX, QueueName};
+use qd_protocol::{Address, BATCH_ENTRIES_MAX, ClientError, QueueName};
 use tokio::time::Instant;
 
 use super::confirm::messages;
@@ -113,6 +113,8 @@ struct Receiving {
     /// come again.
     unwritten: Vec<Held>,
     seen: Seen,
+    /// The server that they are of.
+    node: u64,
     /// Came back while the receive was running; they are released at the end.
     again: Vec<Held>,
     settlement: Settlement,
@@ -152,6 +154,7 @@ impl Receive {
             one_by_one: self.ack && self.follow && session.out.hold_one_record(),
             unwritten: Vec::new(),
             seen: Seen::default(),
+            node: 0,
             again: Vec::new(),
             settlement: Settlement::default(),
             got: 0,
@@ -314,10 +317,34 @@ impl Receiving {
                 failure = closed_output(wait_ms) => return Err(failure),
             };
             self.pending = None;
-            let messages = self.received(session, received?);
+            let received = match received {
+                Err(ClientError::Lost { address, .. }) if address != client.address() => {
+                    self.leave_behind(&address);
+                    continue;
+                }
+                received => received?,
+            };
+            if std::mem::replace(&mut self.node, client.server().node) != client.server().node {
+                self.seen = Seen::default();
+            }
+            let messages = self.received(session, received);
             if !messages.is_empty() || !self.again.is_empty() || left <= WAIT_MS_MAX {
                 return Ok(messages);
             }
+        }
+    }
+
+    /// Says what may come back at a server that was lost before it answered; another one has taken
+    /// its place.
+    fn leave_behind(&mut self, lost: &Address) {
+        let settling = std::mem::take(&mut self.settling);
+        self.settlement.refused += settling.len() as u64;
+        for held in settling {
+            eprintln!(
+                "qctl: message {} was written, and may come back: the connection to {lost} was lost \
+                 before it was known to be deleted",
+                held.id
+            );
         }
     }
 

@@ -7,6 +7,7 @@ mod data;
 mod disk;
 mod durability;
 mod ends;
+mod failover;
 mod leases;
 mod lives;
 mod manual;

@@ -76,12 +76,30 @@ async fn address_that_answers_is_found_and_errors_that_tell_more_win() {
     let error = Client::connect(&addresses, Options::default()).await.unwrap_err();
     let refused = ErrorKind::ConnectionRefused;
     assert!(matches!(&error, ClientError::Unreachable { kind, .. } if *kind == refused));
+    let text = format!(
+        "cannot connect to {}: nobody listens there; cannot connect to unix:/nonexistent/s: no such socket",
+        place.address()
+    );
+    assert_eq!(error.to_string(), text);
     let listener = place.listen();
     let [there, missing] = addresses;
     let addresses = [missing, there];
     let connecting = Client::connect(&addresses, Options::default());
     let (client, _server) = tokio::join!(connecting, Server::accept(&listener));
     assert_eq!(client.unwrap().address(), addresses[1]);
+}
+
+#[tokio::test]
+async fn address_that_never_answers_leaves_time_for_the_next_one() {
+    let (silent, place) = (Place::new(), Place::new());
+    let (_silent, listener) = (silent.listen(), place.listen());
+    let addresses = [silent.address(), place.address()];
+    let options = Options { connect_timeout: Duration::from_secs(2), ..Options::default() };
+    let since = Instant::now();
+    let connecting = Client::connect(&addresses, options);
+    let (client, _server) = tokio::join!(connecting, Server::accept(&listener));
+    assert_eq!(client.unwrap().address(), addresses[1]);
+    assert!(since.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -228,6 +228,19 @@ macro_rules! statistics {
             /// Tag on the wire and name of each, in order.
             pub const SPECS: &[(u8, &str)] = &[$(($tag, stringify!($field)),)+];
 
+            /// Appends the values in the order of [`Self::SPECS`], without tags.
+            pub(crate) fn put_values(&self, out: &mut BytesMut) {
+                $(out.put_u64_le(self.$field);)+
+            }
+
+            /// Sets the one with this tag, if there is one.
+            pub(crate) fn set(&mut self, tag: u8, value: u64) {
+                match tag {
+                    $($tag => self.$field = value,)+
+                    _ => {}
+                }
+            }
+
             /// Name and value of each, in order.
             pub fn values(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($field), self.$field),)+]

@@ -5,7 +5,8 @@
 //!      0      4  length of all that follows, little-endian: 8 to 8 + payload
 //!      4      4  correlation id, chosen by the client, repeated in the answer
 //!      8      2  opcode of the verb, the same in request and answer
-//!     10      2  flags: 1 numbered (request), 2 answer, 4 the answer is a refusal
+//!     10      2  flags: 1 numbered (request), 2 answer, 4 the answer is a refusal,
+//!                8 the answer goes on in another frame
 //!     12      -  payload
 //! ```
 
@@ -25,6 +26,9 @@ pub const FLAG_NUMBERED: u16 = 1;
 pub const FLAG_ANSWER: u16 = 2;
 /// Flag of an answer whose payload is a [`crate::Refusal`].
 pub const FLAG_REFUSED: u16 = 4;
+/// Flag of each frame but the last one of an answer that comes in several: their payloads, joined,
+/// are that of the answer.
+pub const FLAG_MORE: u16 = 8;
 
 /// One frame, its payload not yet decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

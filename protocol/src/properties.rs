@@ -20,7 +20,7 @@ use crate::request::{
 use crate::verbs::{
     Create, Created, Delete, Describe, Discard, Drop, Dropped, Extend, Hello, List, Peek, Ping,
     Pong, Purge, Receive, Redrive, Reject, Release, Reschedule, Send, Settled, Shutdown,
-    ShuttingDown, Transact, Update, Updated, Verb, Welcome,
+    ShuttingDown, Stats, Transact, Update, Updated, Verb, Welcome,
 };
 use crate::wire::{Payload, Reader};
 
@@ -107,7 +107,7 @@ fn answer_is_steady(frame: Frame) -> Result<(), TestCaseError> {
 fn any_frame() -> impl Strategy<Value = Frame> {
     let opcodes: Vec<u16> = Request::VERBS.iter().map(|verb| verb.1).chain([0, 9_999]).collect();
     let opcode = proptest::sample::select(opcodes);
-    (any::<u32>(), opcode, 0..8u16, vec(any::<u8>(), 0..200)).prop_map(
+    (any::<u32>(), opcode, 0..16u16, vec(any::<u8>(), 0..200)).prop_map(
         |(correlation, opcode, flags, payload)| Frame {
             correlation,
             opcode,
@@ -134,6 +134,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
         values::purged().prop_map(|answer| answer_bytes::<Purge>(&answer)),
         values::transacted().prop_map(|answer| answer_bytes::<Transact>(&answer)),
         values::listed().prop_map(|answer| answer_bytes::<List>(&answer)),
+        values::counted().prop_map(|answer| answer_bytes::<Stats>(&answer)),
         values::refusal().prop_map(|refusal| {
             let mut out = BytesMut::new();
             put_refusal(&mut out, 1, Ping::OPCODE, &refusal);
@@ -220,6 +221,7 @@ proptest! {
     #[test]
     fn any_answer_about_queues_survives_the_wire(
         listed in values::listed(),
+        counted in values::counted(),
         peeked in values::peeked(),
         purged in values::purged(),
         description in values::description(),
@@ -228,6 +230,7 @@ proptest! {
         server in values::text(),
     ) {
         answer_survives::<List>(&listed)?;
+        answer_survives::<Stats>(&counted)?;
         answer_survives::<Peek>(&peeked)?;
         answer_survives::<Purge>(&purged)?;
         answer_survives::<Describe>(&description)?;

@@ -3,10 +3,10 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::error::Refusal;
-use crate::frame::{FLAG_ANSWER, FLAG_NUMBERED, FLAG_REFUSED, Frame, put_frame};
+use crate::frame::{FLAG_ANSWER, FLAG_MORE, FLAG_NUMBERED, FLAG_REFUSED, Frame, put_frame};
 use crate::verbs::{
     Cancel, Create, Delete, Describe, Discard, Drop, Extend, Hello, List, Peek, Ping, Purge,
-    Receive, Redrive, Reject, Release, Reschedule, Send, Shutdown, Transact, Update, Verb,
+    Receive, Redrive, Reject, Release, Reschedule, Send, Shutdown, Stats, Transact, Update, Verb,
 };
 use crate::wire::{DecodeError, Payload, Reader};
 
@@ -59,6 +59,12 @@ pub fn put_answer<A: Payload>(out: &mut BytesMut, correlation: u32, opcode: u16,
     put_frame(out, correlation, opcode, FLAG_ANSWER, |out| answer.encode(out));
 }
 
+/// Appends a frame of an answer that comes in several; `more`: it is not the last one.
+pub fn put_part(out: &mut BytesMut, correlation: u32, opcode: u16, part: &[u8], more: bool) {
+    let flags = if more { FLAG_ANSWER | FLAG_MORE } else { FLAG_ANSWER };
+    put_frame(out, correlation, opcode, flags, |out| out.put_slice(part));
+}
+
 /// Appends the frame of a refused request.
 pub fn put_refusal(out: &mut BytesMut, correlation: u32, opcode: u16, refusal: &Refusal) {
     put_frame(out, correlation, opcode, FLAG_ANSWER | FLAG_REFUSED, |out| refusal.encode(out));
@@ -75,11 +81,14 @@ pub enum AnswerError {
     Malformed(#[from] DecodeError),
 }
 
-/// Reads the answer to a `V`.
+/// Reads the answer to a `V`; `frame` has the payloads of all its frames.
 pub fn read_answer<V: Verb>(frame: Frame) -> Result<V::Answer, AnswerError> {
     if frame.opcode != V::OPCODE || !frame.has(FLAG_ANSWER) {
         let reason = format!("opcode {} answered with {}", V::OPCODE, frame.opcode);
         return Err(DecodeError::value("answer", reason).into());
+    }
+    if frame.has(FLAG_MORE) {
+        return Err(DecodeError::value("answer", "its last frame is missing").into());
     }
     let refused = frame.has(FLAG_REFUSED);
     let mut input = Reader::new(frame.payload);
@@ -158,6 +167,6 @@ macro_rules! requests {
 }
 
 requests!(
-    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Update, Peek, Send, Receive,
-    Delete, Extend, Release, Discard, Reschedule, Reject, Redrive, Purge, Transact
+    Hello, Ping, Cancel, Shutdown, Create, Drop, Describe, List, Update, Peek, Stats, Send,
+    Receive, Delete, Extend, Release, Discard, Reschedule, Reject, Redrive, Purge, Transact
 );

@@ -19,6 +19,7 @@ pub mod release;
 pub mod reschedule;
 pub mod send;
 pub mod shutdown;
+pub mod stats;
 pub mod transact;
 pub mod update;
 
@@ -41,6 +42,7 @@ pub use release::Release;
 pub use reschedule::Reschedule;
 pub use send::{Due, Send, SendEntry, Sent, SentRun, Stored};
 pub use shutdown::{Shutdown, ShuttingDown};
+pub use stats::{Counted, Stats};
 pub use transact::{Transact, Transacted};
 pub use update::{Update, Updated};
 

@@ -13,7 +13,7 @@ mod tables;
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use qd_protocol::frame::{FLAG_ANSWER, Frame, FrameCodec};
+use qd_protocol::frame::{FLAG_ANSWER, FLAG_MORE, Frame, FrameCodec};
 use qd_protocol::preamble::{ClientPreamble, ServerPreamble};
 use qd_protocol::request::reencode_answer;
 use qd_protocol::{Receipt, Request};
@@ -26,6 +26,9 @@ fn page() -> Vec<String> {
     let text = std::fs::read_to_string(PAGE).expect("the page is readable");
     text.lines().map(str::to_owned).collect()
 }
+
+/// What begins the name of a frame that is only a part of an answer.
+const PART: &str = "stats answer in two frames: ";
 
 /// The page's examples by name: literal blocks whose first line is `# NAME`, then hex bytes, and
 /// what they look like as text behind a bar.
@@ -118,6 +121,9 @@ fn examples_of_the_page_are_those_of_the_code() {
 #[test]
 fn examples_of_the_page_decode_and_encode_to_the_same_bytes() {
     for (name, bytes) in page_examples() {
+        if name.starts_with(PART) {
+            continue;
+        }
         let again = match name.as_str() {
             "client preamble" => {
                 let preamble: [u8; 16] = bytes[..].try_into().expect("16 bytes");
@@ -163,9 +169,23 @@ fn every_verb_has_its_examples() {
 }
 
 #[test]
+fn payloads_of_an_answer_in_two_frames_are_joined_that_of_one() {
+    let examples = page_examples();
+    let [first, last] =
+        ["first", "last"].map(|which| frame(&examples[&format!("{PART}the {which}")]));
+    let whole = frame(&examples["stats answer"]);
+    assert_eq!((first.flags, last.flags), (FLAG_ANSWER | FLAG_MORE, FLAG_ANSWER));
+    let payload = Bytes::from([first.payload.clone(), last.payload.clone()].concat());
+    assert_eq!(Frame { payload, ..last.clone() }, whole);
+    for part in [first, last] {
+        assert!(reencode_answer(part, &mut BytesMut::new()).is_err());
+    }
+}
+
+#[test]
 fn unknown_optional_fields_do_not_change_what_a_frame_says() {
     for (name, bytes) in page_examples() {
-        if name.ends_with("preamble") {
+        if name.ends_with("preamble") || name.starts_with(PART) {
             continue;
         }
         let mut longer = BytesMut::from(&bytes[..]);

@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use command::{Command, Entry, NewMessage, Origin, Record};
 pub use outcome::{Outcome, Received};
-use qd_protocol::{ErrorCode, QueueDescription, QueueName, Refusal};
+use qd_protocol::{ErrorCode, QueueDescription, QueueName, Refusal, Statistics};
 use queue::Queue;
 pub use settle::retry_jitter_ms;
 pub use verify::{Fault, WINDOW_IDS, Watch};
@@ -233,7 +233,10 @@ impl Machine {
     }
 
     /// Names of the queues behind `after`, in order.
-    pub fn names_behind(&self, after: Option<&QueueName>) -> impl Iterator<Item = &QueueName> {
+    pub fn names_behind(
+        &self,
+        after: Option<&QueueName>,
+    ) -> impl Iterator<Item = &QueueName> + use<'_> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.names.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(name, _)| name)
     }
@@ -246,6 +249,40 @@ impl Machine {
         })
     }
 
+    /// Looks up the oldest message of the named queue, so that [`Machine::counters`] need not. True: it was
+    /// not known.
+    pub fn find_oldest(&self, name: &QueueName) -> Result<bool> {
+        let queue = self.names.get(name).map(|number| (*number, &self.queues[number]));
+        let Some((number, queue)) = queue.filter(|(_, queue)| queue.oldest.get().is_none()) else {
+            return Ok(false);
+        };
+        self.store.read(|tables| queue.oldest_sent_at_ms(number, tables))?;
+        Ok(true)
+    }
+
+    /// The counters of those of the named queues that are there, or of all, in the order of their
+    /// names; `now_ms` is state time, for ages.
+    pub fn counters(
+        &self,
+        names: Option<&BTreeSet<QueueName>>,
+        now_ms: u64,
+    ) -> Result<Vec<(QueueName, Statistics)>> {
+        let counters = |tables: &Tables<'_>, name: &QueueName, number: &u64| {
+            Ok((name.clone(), self.queues[number].counters(*number, tables, now_ms)?))
+        };
+        self.store.read(|tables| match names {
+            None => {
+                self.names.iter().map(|(name, number)| counters(tables, name, number)).collect()
+            }
+            Some(names) => names
+                .iter()
+                .filter_map(|name| {
+                    self.names.get(name).map(|number| counters(tables, name, number))
+                })
+                .collect(),
+        })
+    }
+
     fn description(
         &self,
         tables: &Tables<'_>,
@@ -253,17 +290,11 @@ impl Machine {
         now_ms: u64,
     ) -> Result<QueueDescription> {
         let queue = &self.queues[&number];
-        let mut statistics = queue.statistics;
-        // A chunk lives as long as one of its messages: the first one holds the oldest.
-        if let Some(oldest) = tables.chunk_from(number, 0)? {
-            let age_ms = now_ms.saturating_sub(oldest.view()?.sent_at_ms());
-            statistics.oldest_age_s = age_ms / 1000;
-        }
         Ok(QueueDescription {
             name: queue.name.clone(),
             created_at_ms: queue.created_at_ms,
             attributes: queue.attributes.clone(),
-            statistics,
+            statistics: queue.counters(number, tables, now_ms)?,
         })
     }
 

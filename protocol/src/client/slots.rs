@@ -7,7 +7,7 @@
 
 use std::task::Waker;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::ClientError;
 use crate::frame::Frame;
@@ -64,6 +64,8 @@ pub(super) struct Slot {
     pub frame: Bytes,
     /// Bytes of the frame that count as unanswered.
     pub bytes: usize,
+    /// Of an answer that comes in several frames, the payloads that have come.
+    pub parts: BytesMut,
     previous: Option<u32>,
     next: Option<u32>,
 }

@@ -9,7 +9,7 @@ use super::ClientError;
 use super::connect::Peer;
 use super::slots::{Kind, Progress, SLOTS_MAX, Slots};
 use crate::error::{ErrorCode, Refusal};
-use crate::frame::{FLAG_REFUSED, Frame, HEADER_BYTES};
+use crate::frame::{FLAG_MORE, FLAG_REFUSED, Frame, HEADER_BYTES};
 use crate::request::{Numbering, put_request};
 use crate::verbs::{Cancel, Hello, Verb};
 
@@ -243,14 +243,23 @@ impl State {
         self.tell_of_room(effects);
     }
 
-    /// Takes an answer in. An error: it answers nothing that was asked.
-    pub fn complete(&mut self, frame: Frame, effects: &mut Effects) -> Result<(), String> {
+    /// Takes an answer in, or a part of one. An error: it answers nothing that was asked.
+    pub fn complete(&mut self, mut frame: Frame, effects: &mut Effects) -> Result<(), String> {
         let correlation = frame.correlation;
         let waiting =
             self.slots.get(correlation).filter(|slot| matches!(slot.progress, Progress::Waiting));
         let Some(slot) = waiting else {
             return Err(format!("an answer to no request (correlation id {correlation})"));
         };
+        if frame.has(FLAG_MORE) || !slot.parts.is_empty() {
+            if !slot.abandoned {
+                slot.parts.extend_from_slice(&frame.payload);
+            }
+            if frame.has(FLAG_MORE) {
+                return Ok(());
+            }
+            frame.payload = std::mem::take(&mut slot.parts).freeze();
+        }
         if !(self.repeats && slot.kind.repeatable && is_closing(&frame)) {
             self.answered = true;
             self.settle(correlation, Progress::Answered(frame), effects);
@@ -413,6 +422,8 @@ impl State {
             let Some(slot) = self.slots.get(correlation) else {
                 continue;
             };
+            // What is repeated is answered from the start.
+            slot.parts = BytesMut::new();
             if !repeat || slot.abandoned || !slot.kind.repeatable {
                 self.settle(correlation, Progress::Failed(Box::new(error.clone())), effects);
             } else if std::mem::take(&mut slot.deferred) {

@@ -14,17 +14,20 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::Decoder;
 
 use super::*;
+use crate::attributes::Statistics;
 use crate::error::ErrorCode;
 use crate::frame::{Frame, FrameCodec};
 use crate::message::Body;
 use crate::name::QueueName;
 use crate::preamble::{CLIENT_BYTES, Status};
 use crate::receipt::Receipt;
-use crate::request::{Numbering, Request, put_answer, put_refusal};
+use crate::request::{Numbering, Request, put_answer, put_part, put_refusal};
 use crate::verbs::delete::Statuses;
 use crate::verbs::{
-    Cancel, Dropped, Hello, Ping, Pong, Receive, Received, ReceivedMessage, Shutdown,
+    Cancel, Counted, Dropped, Hello, Ping, Pong, Receive, Received, ReceivedMessage, Shutdown,
+    Stats,
 };
+use crate::wire::Payload;
 
 /// No test waits longer for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -132,6 +135,13 @@ impl Server {
         self.socket.write_all(&out).await.unwrap();
     }
 
+    /// A frame of an answer that comes in several.
+    async fn answer_part<V: Verb>(&mut self, correlation: u32, part: &[u8], more: bool) {
+        let mut out = BytesMut::new();
+        put_part(&mut out, correlation, V::OPCODE, part, more);
+        self.socket.write_all(&out).await.unwrap();
+    }
+
     async fn refuse<V: Verb>(&mut self, correlation: u32, code: ErrorCode) {
         let mut out = BytesMut::new();
         put_refusal(&mut out, correlation, V::OPCODE, &code.refuse("no"));
@@ -185,6 +195,37 @@ fn delivery(crc_error: u32) -> Received {
         body,
     };
     Received { settled: Statuses::default(), messages: vec![message] }
+}
+
+/// Counters of a queue, and their payload.
+fn counted() -> (Counted, Bytes) {
+    let statistics = Statistics { ready: 3, ..Statistics::default() };
+    let counted = Counted { queues: vec![(QueueName::new("q").unwrap(), statistics)] };
+    let mut payload = BytesMut::new();
+    counted.encode(&mut payload);
+    (counted, payload.freeze())
+}
+
+#[tokio::test]
+async fn answer_in_several_frames_is_put_together_between_others() {
+    let (_place, _listener, client, mut server) = pair(Options::default()).await;
+    let stats = client.start(Stats::default()).await.unwrap();
+    let given_up = client.start(Stats::default()).await.unwrap();
+    let ping = client.start(Ping).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(server.next().await.0);
+    }
+    let (counted, payload) = counted();
+    server.answer_part::<Stats>(ids[0], &payload[..7], true).await;
+    server.answer_part::<Stats>(ids[1], &payload[..9], true).await;
+    server.answer::<Ping>(ids[2], &Pong { time_ms: 6 }).await;
+    assert_eq!(soon(ping).await.unwrap().time_ms, 6);
+    drop(given_up);
+    server.answer_part::<Stats>(ids[1], &payload[9..], false).await;
+    server.answer_part::<Stats>(ids[0], &payload[7..50], true).await;
+    server.answer_part::<Stats>(ids[0], &payload[50..], false).await;
+    assert_eq!(soon(stats).await.unwrap(), counted);
 }
 
 async fn answers_out_of_order_reach_their_calls() {

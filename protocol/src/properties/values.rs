@@ -14,10 +14,10 @@ use crate::request::Request;
 use crate::verbs::delete::Statuses;
 use crate::verbs::peek::State;
 use crate::verbs::{
-    Cancel, Create, Delete, Describe, Discard, Drop, Due, Extend, Extended, Hello, IfExists, List,
-    Listed, Peek, Peeked, PeekedMessage, Ping, Purge, Purged, Receive, Received, ReceivedMessage,
-    Redrive, Redriven, Reject, Release, Reschedule, Send, SendEntry, Sent, SentRun, Shutdown,
-    Transact, Transacted, Until, Update,
+    Cancel, Counted, Create, Delete, Describe, Discard, Drop, Due, Extend, Extended, Hello,
+    IfExists, List, Listed, Peek, Peeked, PeekedMessage, Ping, Purge, Purged, Receive, Received,
+    ReceivedMessage, Redrive, Redriven, Reject, Release, Reschedule, Send, SendEntry, Sent,
+    SentRun, Shutdown, Stats, Transact, Transacted, Until, Update,
 };
 
 pub(super) fn text() -> impl Strategy<Value = String> {
@@ -272,6 +272,8 @@ fn about_queues() -> impl Strategy<Value = Request> {
         (name(), attribute_changes())
             .prop_map(|(queue, attributes)| Request::Update(Update { queue, attributes })),
         peek().prop_map(Request::Peek),
+        (vec(name(), 0..4), vec(text(), 0..4))
+            .prop_map(|(names, patterns)| Request::Stats(Stats { names, patterns })),
         purge().prop_map(Request::Purge),
     ]
 }
@@ -438,4 +440,8 @@ pub(super) fn received() -> impl Strategy<Value = Received> {
 
 pub(super) fn listed() -> impl Strategy<Value = Listed> {
     (vec(description(), 0..3), any::<bool>()).prop_map(|(queues, more)| Listed { queues, more })
+}
+
+pub(super) fn counted() -> impl Strategy<Value = Counted> {
+    vec((name(), statistics()), 0..4).prop_map(|queues| Counted { queues })
 }

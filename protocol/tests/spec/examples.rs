@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use qd_protocol::attributes::{DeadLetter, OVERFLOW_DROP_OLDEST, UNLIMITED};
 use qd_protocol::preamble::{ClientPreamble, ServerPreamble, Status, VersionRange};
-use qd_protocol::request::{put_answer, put_refusal, put_request};
+use qd_protocol::request::{put_answer, put_part, put_refusal, put_request};
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::peek::State;
 use qd_protocol::verbs::{
-    Cancel, Create, Created, Delete, Describe, Discard, Drop, Dropped, Due, Extend, Extended,
-    Hello, IfExists, List, Listed, Peek, Peeked, PeekedMessage, Ping, Pong, Purge, Purged, Receive,
-    Received, ReceivedMessage, Redrive, Redriven, Reject, Release, Reschedule, Send, SendEntry,
-    Sent, SentRun, Settled, Shutdown, ShuttingDown, Transact, Transacted, Until, Update, Updated,
-    Verb, Welcome,
+    Cancel, Counted, Create, Created, Delete, Describe, Discard, Drop, Dropped, Due, Extend,
+    Extended, Hello, IfExists, List, Listed, Peek, Peeked, PeekedMessage, Ping, Pong, Purge,
+    Purged, Receive, Received, ReceivedMessage, Redrive, Redriven, Reject, Release, Reschedule,
+    Send, SendEntry, Sent, SentRun, Settled, Shutdown, ShuttingDown, Stats, Transact, Transacted,
+    Until, Update, Updated, Verb, Welcome,
 };
+use qd_protocol::wire::Payload;
 use qd_protocol::{
     AttributeChanges, Attributes, Body, DeadLettered, ErrorCode, Headers, Numbering, Properties,
     QueueDescription, QueueName, Reason, Receipt, Refusal, Statistics,
@@ -42,6 +43,7 @@ pub fn all() -> BTreeMap<String, Bytes> {
     order(&mut all);
     looking_and_purging(&mut all);
     steps(&mut all);
+    counters(&mut all);
     all.frames
 }
 
@@ -404,4 +406,28 @@ fn steps(all: &mut Examples) {
     let mut out = BytesMut::new();
     put_refusal(&mut out, all.correlation, Transact::OPCODE, &refusal);
     all.add("transact refusal", &out);
+}
+
+fn counters(all: &mut Examples) {
+    let stats = Stats { names: vec![jobs()], patterns: vec!["mail.*".to_owned()] };
+    let statistics = Statistics {
+        ready: 1,
+        leased: 1,
+        bytes: 22,
+        oldest_age_s: 5,
+        sent: 2,
+        received: 1,
+        ..Statistics::default()
+    };
+    let counted = Counted { queues: vec![(jobs(), statistics)] };
+    all.verb("stats", None, &stats, &counted);
+    let mut payload = BytesMut::new();
+    counted.encode(&mut payload);
+    let (first, last) = payload.split_at(100);
+    let mut out = BytesMut::new();
+    put_part(&mut out, all.correlation, Stats::OPCODE, first, true);
+    all.add("stats answer in two frames: the first", &out);
+    out.clear();
+    put_part(&mut out, all.correlation, Stats::OPCODE, last, false);
+    all.add("stats answer in two frames: the last", &out);
 }

@@ -1,7 +1,7 @@
 //! The tables of the page against the code.
 
 use qd_protocol::attributes::{AttributeSpec, DeadLetter, SPECS, UNLIMITED, Unit, Value};
-use qd_protocol::verbs::{list, peek, purge, receive, redrive, reject, transact};
+use qd_protocol::verbs::{list, peek, purge, receive, redrive, reject, stats, transact};
 use qd_protocol::{
     Attributes, Class, ErrorCode, Request, Statistics, address, attributes, message, name, receipt,
 };
@@ -155,7 +155,8 @@ fn table_of_limits_is_that_of_the_code() {
         ("time to live", attributes::DELAY_MS_MAX),
         ("receive answer", receive::ANSWER_BYTES_MAX),
         ("list page", u64::from(list::PAGE_MAX)),
-        ("list pattern", list::PATTERN_BYTES_MAX as u64),
+        ("pattern", list::PATTERN_BYTES_MAX as u64),
+        ("patterns", stats::PATTERNS_MAX as u64),
         ("source name", attributes::SOURCE_NAME_CHARACTERS_MAX as u64),
         ("retry delays", attributes::LIST_MEMBERS_MAX as u64),
         ("reason", reject::REASON_BYTES_MAX as u64),

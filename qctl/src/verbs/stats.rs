@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use qd_protocol::verbs::Describe;
-use qd_protocol::{Client, QueueDescription, QueueName, Statistics};
+use qd_protocol::verbs::{self, Describe};
+use qd_protocol::{Client, ErrorCode, QueueDescription, QueueName, Statistics};
 
 use super::list::{self, pattern};
 use super::watch;
@@ -47,7 +47,7 @@ impl Stats {
         self.watch.is_some()
     }
 
-    /// Shows them, each queue once.
+    /// Shows them, each queue once, as they were at one moment.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         let asked = Asked(self.queues);
         if let Some(every_ms) = self.watch {
@@ -60,24 +60,26 @@ impl Stats {
         let plain: Vec<&str> = known.iter().map(String::as_str).collect();
         let one_record = session.out.is_shell() && asked.is_one_name();
         let mut records = Records::new(&session.out, !one_record, &known, &plain, TABLE)?;
-        let client = session.client().await?;
-        let out = &mut session.out;
-        let refused = asked.look(&client, |queue| {
-            records.push(out, &record(queue.name.as_str(), &queue.statistics))
-        });
-        let refused = refused.await?;
-        let mut exit = Exit::Done;
-        for Refused { failure, .. } in refused {
-            if asked.is_one() {
-                return Err(failure);
-            }
-            tell(&failure, session.out.is_json());
-            if exit == Exit::Done {
-                exit = failure.exit();
-            }
+        let (patterns, names): (Vec<String>, Vec<String>) =
+            asked.0.into_iter().partition(|text| is_pattern(text));
+        let names = names.into_iter().map(QueueName::new).collect::<Result<Vec<_>, _>>();
+        let names = names.map_err(|error| Failure::Usage(error.to_string()))?;
+        let counted = session.call(verbs::Stats { names: names.clone(), patterns }).await?;
+        for (name, statistics) in &counted.queues {
+            records.push(&mut session.out, &record(name.as_str(), statistics))?;
         }
         records.finish(&mut session.out)?;
-        Ok(exit)
+        let mut missing = names;
+        missing.retain(|name| counted.queues.binary_search_by(|(at, _)| at.cmp(name)).is_err());
+        missing.sort();
+        missing.dedup();
+        for name in &missing {
+            let refusal = ErrorCode::NoSuchQueue
+                .refuse(format!("no queue is named {:?}", name.as_str()))
+                .with_queue(name.as_str());
+            tell(&refusal.into(), session.out.is_json());
+        }
+        Ok(if missing.is_empty() { Exit::Done } else { Exit::Missing })
     }
 }
 

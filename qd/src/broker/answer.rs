@@ -1,7 +1,7 @@
 //! Answers of all verbs, and how outcomes become them.
 
-use bytes::BytesMut;
-use qd_protocol::request::{put_answer, put_refusal};
+use bytes::{Bytes, BytesMut};
+use qd_protocol::request::{put_answer, put_part, put_refusal};
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::verbs::{
     Created, Dropped, Extended, Listed, Peeked, Pong, Purged, Received, Redriven, Sent, SentRun,
@@ -20,6 +20,8 @@ macro_rules! answers {
                 #[doc = concat!("Answers `", stringify!($verb), "`.")]
                 $verb($answer),
             )+
+            /// Answers `Stats`: the payload, or, when it is long, a part of it; true: others follow.
+            Stats(Bytes, bool),
             /// The request was not carried out.
             Refused(Refusal),
         }
@@ -29,6 +31,7 @@ macro_rules! answers {
             pub fn put(&self, out: &mut BytesMut, correlation: u32, opcode: u16) {
                 match self {
                     $(Self::$verb(answer) => put_answer(out, correlation, opcode, answer),)+
+                    Self::Stats(part, more) => put_part(out, correlation, opcode, part, *more),
                     Self::Refused(refusal) => put_refusal(out, correlation, opcode, refusal),
                 }
             }
@@ -55,6 +58,7 @@ impl Answer {
                 messages + statuses_bytes(&received.settled)
             }
             Self::List(listed) => listed.queues.len() * 1_024,
+            Self::Stats(part, _) => part.len(),
             Self::Send(sent) => sent.runs.iter().map(sent_bytes).sum(),
             Self::Transact(transacted) => {
                 transacted.sent.iter().flat_map(|sent| &sent.runs).map(sent_bytes).sum()

@@ -21,10 +21,14 @@ use crate::store;
 /// Longest sleep while something is due later: 1 s. Sleeping takes no account of the time in
 /// which the machine is suspended, and state time goes on meanwhile.
 const SLEEP_MS_MAX: u64 = 1_000;
+/// How often it is looked whether what holds a read back is over: every 10 ms.
+const HELD_READ_POLL_MS: u64 = 10;
 /// Most receives that are tried again in one record, which leaves room for requests.
 const WOKEN_PER_RECORD_MAX: usize = 2_048;
 /// An engine that panicked takes the process with it.
 const ALONE: &str = "an engine that has not panicked";
+/// Bytes of the payload of an answer past which it comes in several frames: 256 KiB.
+const PART_BYTES: usize = 256 << 10;
 const CANCELLED: &str = "the request was cancelled";
 
 /// What the engine's thread does next.
@@ -169,7 +173,7 @@ impl Engine {
 
     /// True when there is something to be done before any mail.
     fn has_work(&self) -> bool {
-        self.unfinished || self.waiters.any_woken() || !self.reads.is_empty()
+        self.unfinished || self.waiters.any_woken() || self.reads.any_ready()
     }
 
     /// True when a mail that comes now may be the only one.
@@ -198,7 +202,16 @@ impl Engine {
     /// may be far ahead of the disk.
     fn reply(&mut self, peer: Arc<Peer>, request: (u32, u16), answer: Answer, slot: Slot) {
         let (correlation, opcode) = request;
-        let reply = peer.count(correlation, opcode, answer, slot);
+        let mut answer = answer;
+        // A client takes no frame over a limit, nor is one of any length to be copied whole.
+        while let Answer::Stats(payload, _) = &mut answer
+            && payload.len() > PART_BYTES
+        {
+            let part = Answer::Stats(payload.split_to(PART_BYTES), true);
+            let reply = peer.count(correlation, opcode, part, None);
+            self.outbox.push((Arc::clone(&peer), reply));
+        }
+        let reply = peer.count(correlation, opcode, answer, Some(slot));
         self.outbox.push((peer, reply));
     }
 
@@ -230,7 +243,9 @@ impl Engine {
         let until_wait_over =
             self.waiters.next_deadline_ms().map(|ms| ms.saturating_sub(uptime_ms));
         let until_save = self.save_due_ms.map(|ms| ms.saturating_sub(uptime_ms));
-        let sleep_ms = until_due.into_iter().chain(until_wait_over).chain(until_save).min();
+        let until_read = self.reads.any_held().then_some(HELD_READ_POLL_MS);
+        let untils = [until_due, until_wait_over, until_save, until_read];
+        let sleep_ms = untils.into_iter().flatten().min();
         let sleep_ms = sleep_ms.map(|ms| ms.min(SLEEP_MS_MAX));
         self.asleep_until_ms = sleep_ms.map_or(u64::MAX, |ms| uptime_ms + ms);
         sleep_ms.map(Duration::from_millis)
@@ -268,7 +283,7 @@ impl Engine {
         let Job { peer, correlation, slot, origin, work } = job;
         match work {
             // `take_in` has put those elsewhere.
-            Work::Describe(_) | Work::List(_) | Work::Peek(_) => {}
+            Work::Describe(_) | Work::List(_) | Work::Peek(_) | Work::Stats(_) => {}
             Work::Receive(..) => {
                 self.take_in_receive(Job { peer, correlation, slot, origin, work }, batch);
             }
@@ -341,9 +356,6 @@ impl Engine {
 
     /// Goes on with the reads.
     fn answer_reads(&mut self) -> Result<()> {
-        if self.reads.is_empty() {
-            return Ok(());
-        }
         let now_ms = self.state_clock.now_ms();
         for (job, answer) in self.reads.go_on(self.local.machine(), now_ms)? {
             self.reply(job.peer, (job.correlation, job.work.opcode()), answer, job.slot);

@@ -22,8 +22,9 @@ pub struct Reply {
     pub answer: Answer,
     /// What the answer counts as in `unread` of the connection.
     pub bytes: usize,
-    /// The request's place among the unanswered ones, free when the answer is written.
-    pub slot: Slot,
+    /// The request's place among the unanswered ones, free when the answer is written; with the last part of
+    /// one that comes in several.
+    pub slot: Option<Slot>,
 }
 
 /// One connection.
@@ -60,11 +61,17 @@ impl Peer {
 
     /// Sends an answer.
     pub fn reply(&self, correlation: u32, opcode: u16, answer: Answer, slot: Slot) {
-        self.send(self.count(correlation, opcode, answer, slot));
+        self.send(self.count(correlation, opcode, answer, Some(slot)));
     }
 
     /// Counts an answer as unread, to be sent when it may.
-    pub(super) fn count(&self, correlation: u32, opcode: u16, answer: Answer, slot: Slot) -> Reply {
+    pub(super) fn count(
+        &self,
+        correlation: u32,
+        opcode: u16,
+        answer: Answer,
+        slot: Option<Slot>,
+    ) -> Reply {
         let bytes = answer.bytes();
         self.unread.fetch_add(bytes, Ordering::SeqCst);
         self.unread_all.fetch_add(bytes, Ordering::SeqCst);
@@ -114,6 +121,13 @@ impl Peer {
     /// Bytes of messages that one answer to this connection may hold now.
     pub(super) fn answer_bytes_max(&self) -> u64 {
         if self.is_short() { UNREAD_SHORT_BYTES_MAX as u64 } else { ANSWER_BYTES_MAX }
+    }
+
+    /// True when an answer of any length may be made for the connection: neither it nor all together have
+    /// much to read, or nobody reads its answers any more.
+    pub(super) fn has_room(&self) -> bool {
+        let has_little = self.unread.load(Ordering::SeqCst) <= UNREAD_SHORT_BYTES_MAX;
+        has_little && !self.is_short() || self.replies.is_closed()
     }
 
     /// True when the connection has too much to read: its receives are to be held back until

@@ -2,16 +2,22 @@
 //!
 //! Between two records they take [`STEPS_PER_ROUND`] at most, and what is left goes on after the next
 //! one. They take turns of [`STEPS_PER_TURN`], so that a short one does not wait for long ones. A peek is
-//! one turn: what it may do is bounded where it is done.
+//! one turn: what it may do is bounded where it is done. Of `stats`, whose answer may be of any length, one
+//! is under way at a time, and none is begun for a connection with much to read.
+
+mod list;
+mod stats;
 
 use std::collections::VecDeque;
 
-use qd_protocol::verbs::list::PAGE_MAX;
-use qd_protocol::verbs::{List, Listed, Peek};
-use qd_protocol::{ErrorCode, QueueDescription, QueueName};
+use qd_protocol::ErrorCode;
+use qd_protocol::verbs::Peek;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Answer, Job, Work, glob};
+use list::Listing;
+use stats::Counting;
+
+use super::{Answer, Job, Work};
 use crate::shard::Machine;
 use crate::store::Result;
 
@@ -29,34 +35,63 @@ const PEEKED_MAX: usize = 500;
 /// Reads that are not answered yet.
 #[derive(Default)]
 pub(super) struct Reads {
+    /// Those under way.
     waiting: VecDeque<Read>,
+    /// Each `stats` that has not begun.
+    stats: VecDeque<Read>,
+    /// One that has begun is among those under way.
+    is_counting: bool,
 }
 
 struct Read {
     job: Job,
     /// Room in the mailbox.
     _permit: OwnedSemaphorePermit,
-    /// Of a list, what has been found so far.
-    found: Vec<QueueDescription>,
-    /// Of a list, the last name that has been looked at.
-    after: Option<QueueName>,
+    progress: Progress,
+}
+
+/// How far a read that takes turns has come.
+enum Progress {
+    OneTurn,
+    List(Listing),
+    Stats(Counting),
 }
 
 impl Reads {
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// True when one can go on now.
+    pub fn any_ready(&self) -> bool {
+        !self.waiting.is_empty() || self.next_stats().is_some()
     }
 
-    pub fn push(&mut self, job: Job, permit: OwnedSemaphorePermit) {
-        let after = match &job.work {
-            Work::List(list) => list.after.clone(),
-            _ => None,
+    /// True when one waits for answers to be read.
+    pub fn any_held(&self) -> bool {
+        !self.stats.is_empty()
+    }
+
+    pub fn push(&mut self, mut job: Job, permit: OwnedSemaphorePermit) {
+        let progress = match &mut job.work {
+            Work::List(list) => Progress::List(Listing::new(list.clone())),
+            Work::Stats(stats) => Progress::Stats(Counting::new(std::mem::take(stats))),
+            _ => Progress::OneTurn,
         };
-        self.waiting.push_back(Read { job, _permit: permit, found: Vec::new(), after });
+        let to = match progress {
+            Progress::Stats(_) => &mut self.stats,
+            _ => &mut self.waiting,
+        };
+        to.push_back(Read { job, _permit: permit, progress });
+    }
+
+    /// The `stats` that can be begun.
+    fn next_stats(&self) -> Option<usize> {
+        let has_room = |read: &Read| read.job.peer.has_room();
+        self.stats.iter().position(has_room).filter(|_| !self.is_counting)
     }
 
     /// Goes on with the reads; `now_ms` is state time. Returns the answers.
     pub fn go_on(&mut self, machine: &Machine, now_ms: u64) -> Result<Vec<(Job, Answer)>> {
+        let begun = self.next_stats().and_then(|at| self.stats.remove(at));
+        self.is_counting |= begun.is_some();
+        self.waiting.extend(begun);
         let mut answers = Vec::new();
         let mut steps = 0;
         while steps < STEPS_PER_ROUND
@@ -65,7 +100,10 @@ impl Reads {
             let (taken, answer) = read.turn(machine, now_ms)?;
             steps += taken;
             match answer {
-                Some(answer) => answers.push((read.job, answer)),
+                Some(answer) => {
+                    self.is_counting &= !matches!(read.progress, Progress::Stats(_));
+                    answers.push((read.job, answer));
+                }
                 None => self.waiting.push_back(read),
             }
         }
@@ -74,39 +112,40 @@ impl Reads {
 
     /// Takes out all.
     pub fn drain(&mut self) -> impl Iterator<Item = Job> {
-        self.waiting.drain(..).map(|read| read.job)
+        self.waiting.drain(..).chain(self.stats.drain(..)).map(|read| read.job)
     }
 }
 
 impl Read {
     /// Returns the steps taken, and the answer when there are no more.
     fn turn(&mut self, machine: &Machine, now_ms: u64) -> Result<(usize, Option<Answer>)> {
-        let list = match &self.job.work {
-            Work::List(list) => list,
+        match &mut self.progress {
+            Progress::List(listing) => {
+                let (steps, listed) = listing.turn(machine, now_ms)?;
+                return Ok((steps, listed.map(Answer::List)));
+            }
+            Progress::Stats(counting) => {
+                let (steps, payload) = counting.turn(machine, now_ms)?;
+                return Ok((steps, payload.map(|payload| Answer::Stats(payload, false))));
+            }
+            Progress::OneTurn => {}
+        }
+        match &self.job.work {
             Work::Describe(describe) => {
                 let described = machine.describe(&describe.queue, now_ms)?;
                 let answer = described.map_or_else(Answer::Refused, Answer::Describe);
-                return Ok((STEPS_PER_DESCRIPTION, Some(answer)));
+                Ok((STEPS_PER_DESCRIPTION, Some(answer)))
             }
             Work::Peek(peek) => {
                 let answer = machine.peek(peek)?.map_or_else(Answer::Refused, Answer::Peek);
-                return Ok((peek_steps(peek), Some(answer)));
+                Ok((peek_steps(peek), Some(answer)))
             }
-            // Neither is a read.
-            Work::Change(..) | Work::Receive(..) => {
+            // None of them is a read of one turn.
+            Work::List(_) | Work::Stats(_) | Work::Change(..) | Work::Receive(..) => {
                 let refusal = ErrorCode::Internal.refuse("it is no read");
-                return Ok((1, Some(Answer::Refused(refusal))));
+                Ok((1, Some(Answer::Refused(refusal))))
             }
-        };
-        let Turn { names, looked_at, more, steps } =
-            look(list, self.found.len(), machine.names_behind(self.after.as_ref()));
-        self.after = looked_at.or(self.after.take());
-        self.found.append(&mut machine.describe_all(&names, now_ms)?);
-        let answer = more.map(|more| {
-            let queues = std::mem::take(&mut self.found);
-            Answer::List(Listed { queues, more })
-        });
-        Ok((steps, answer))
+        }
     }
 }
 
@@ -119,41 +158,4 @@ fn peek_steps(peek: &Peek) -> usize {
         _ => PEEKED_MAX,
     };
     STEPS_PER_DESCRIPTION + STEPS_PER_PEEKED * looked_at
-}
-
-/// What a list did in its turn.
-struct Turn {
-    /// Those that match.
-    names: Vec<QueueName>,
-    /// The last one that was looked at.
-    looked_at: Option<QueueName>,
-    /// Whether there are more than were asked for; `None`: it is not known yet.
-    more: Option<bool>,
-    steps: usize,
-}
-
-/// Looks through names for those that match, when `found` are found already.
-fn look<'a>(list: &List, found: usize, names: impl Iterator<Item = &'a QueueName>) -> Turn {
-    let pattern = list.pattern.as_deref().unwrap_or("*");
-    let most = list.limit.clamp(1, PAGE_MAX) as usize;
-    let mut turn = Turn { names: Vec::new(), looked_at: None, more: Some(false), steps: 0 };
-    let mut looked_at = None;
-    for name in names {
-        if turn.steps >= STEPS_PER_TURN {
-            turn.more = None;
-            break;
-        }
-        turn.steps += STEPS_PER_NAME;
-        if glob::matches(pattern, name.as_str(), &mut turn.steps) {
-            if found + turn.names.len() == most {
-                turn.more = Some(true);
-                break;
-            }
-            turn.names.push(name.clone());
-            turn.steps += STEPS_PER_DESCRIPTION;
-        }
-        looked_at = Some(name);
-    }
-    turn.looked_at = looked_at.cloned();
-    turn
 }

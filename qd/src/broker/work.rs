@@ -23,6 +23,8 @@ pub enum Work {
     List(verbs::List),
     /// A page of messages.
     Peek(verbs::Peek),
+    /// The counters of queues.
+    Stats(verbs::Stats),
 }
 
 impl Work {
@@ -34,6 +36,7 @@ impl Work {
             Self::Describe(_) => verbs::Describe::OPCODE,
             Self::List(_) => verbs::List::OPCODE,
             Self::Peek(_) => verbs::Peek::OPCODE,
+            Self::Stats(_) => verbs::Stats::OPCODE,
         }
     }
 
@@ -48,7 +51,7 @@ impl Work {
 
     /// True when it changes nothing.
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Describe(_) | Self::List(_) | Self::Peek(_))
+        matches!(self, Self::Describe(_) | Self::List(_) | Self::Peek(_) | Self::Stats(_))
     }
 
     /// Entries of the answer: messages, receipts, ids or queues. Those that a receive delivers are
@@ -67,6 +70,8 @@ impl Work {
             Self::Change(..) | Self::Describe(_) | Self::Peek(_) => 1,
             Self::Receive(receive, _) => receive.settle.len(),
             Self::List(list) => list.limit.min(verbs::list::PAGE_MAX) as usize,
+            // As many as a batch may have, so that few of a connection are under way at once.
+            Self::Stats(_) => BATCH_ENTRIES_MAX as usize,
         }
     }
 
@@ -198,6 +203,12 @@ impl Work {
     pub fn peek(peek: verbs::Peek) -> Result<Self, Refusal> {
         check_batch(peek.max as usize, "messages")?;
         Ok(Self::Peek(peek))
+    }
+
+    /// A `stats`.
+    pub fn stats(stats: verbs::Stats) -> Result<Self, Refusal> {
+        stats.check()?;
+        Ok(Self::Stats(stats))
     }
 
     /// A `purge`.

@@ -303,6 +303,7 @@ impl<R: Input> Reader<R> {
             Request::Reject(reject) => Work::reject(reject),
             Request::Redrive(redrive) => Work::redrive(redrive),
             Request::Peek(peek) => Work::peek(peek),
+            Request::Stats(stats) => Work::stats(stats),
             Request::Purge(purge) => Work::purge(purge),
             Request::Transact(transact) => Work::transact(transact),
             Request::Cancel(cancel) => {

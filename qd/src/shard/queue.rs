@@ -8,6 +8,8 @@
 //! optional fields: 1 attributes, 2 statistics, both as optional fields of their own
 //! ```
 
+use std::cell::Cell;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use qd_protocol::attributes::UNLIMITED;
 use qd_protocol::wire::{DecodeError, Payload, Reader, put_field, put_string};
@@ -72,6 +74,9 @@ pub(super) struct Queue {
     pub retry_ms: Option<u64>,
     /// Id of the blocked message that is tried first then.
     pub retry_from: u64,
+    /// Memory only: the first id of the chunk with the oldest message and when that was sent, where it
+    /// has been looked up and the chunk is still there.
+    pub oldest: Cell<Option<(u64, u64)>>,
     /// Memory only: when the retention may have something to remove, in state ms; never too late.
     pub retention_due_ms: Option<u64>,
 }
@@ -96,6 +101,7 @@ impl Queue {
             retained_from: 0,
             retry_ms: None,
             retry_from: 0,
+            oldest: Cell::new(None),
             retention_due_ms: None,
         }
     }
@@ -133,6 +139,27 @@ impl Queue {
             return Ok(None);
         };
         Ok(Some(first.view()?.sent_at_ms().saturating_add(self.attributes.retention_ms)))
+    }
+
+    /// When the oldest live message was sent, in ms since 1970 UTC; `None`: there is none.
+    pub fn oldest_sent_at_ms(&self, number: u64, tables: &Tables<'_>) -> Result<Option<u64>> {
+        if self.live() == 0 {
+            return Ok(None);
+        }
+        if self.oldest.get().is_none()
+            // A chunk lives as long as one of its messages: the first one holds the oldest.
+            && let Some(first) = tables.chunk_from(number, 0)?
+        {
+            self.oldest.set(Some((first.first, first.view()?.sent_at_ms())));
+        }
+        Ok(self.oldest.get().map(|(_, sent_at_ms)| sent_at_ms))
+    }
+
+    /// The counters; `now_ms` is state time, for the age.
+    pub fn counters(&self, number: u64, tables: &Tables<'_>, now_ms: u64) -> Result<Statistics> {
+        let sent_at_ms = self.oldest_sent_at_ms(number, tables)?.unwrap_or(now_ms);
+        let oldest_age_s = now_ms.saturating_sub(sent_at_ms) / 1000;
+        Ok(Statistics { oldest_age_s, ..self.statistics })
     }
 
     /// How many more messages may be leased.

@@ -281,7 +281,7 @@ impl Step<'_, '_> {
         }
         let removed: usize = runs.iter().map(|run| run.count as usize).sum();
         if removed == count {
-            self.tables.remove_chunk(number, chunk)?;
+            self.remove_chunk(number, chunk)?;
             return Ok(bytes);
         }
         let mut marks = self.tables.marks(number, chunk, count)?;
@@ -289,11 +289,18 @@ impl Step<'_, '_> {
             marks.delete((id - chunk) as usize);
         }
         if marks.all_deleted() {
-            self.tables.remove_chunk(number, chunk)?;
+            self.remove_chunk(number, chunk)?;
         } else {
             self.tables.put_marks(number, chunk, &marks)?;
         }
         Ok(bytes)
+    }
+
+    /// Removes a chunk of which no message is left.
+    fn remove_chunk(&mut self, number: u64, chunk: u64) -> Result<()> {
+        let oldest = &self.queue(number).oldest;
+        oldest.set(oldest.get().filter(|(first, _)| *first != chunk));
+        self.tables.remove_chunk(number, chunk)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod autostart;
 mod cases;
+mod counters;
 mod data;
 mod disk;
 mod durability;

@@ -38,6 +38,21 @@ async fn lost_connection_repeats_what_is_unanswered_with_its_numbers() {
 }
 
 #[tokio::test]
+async fn half_an_answer_of_a_lost_connection_is_forgotten() {
+    let (_place, listener, client, mut server) = pair(retrying(PATIENCE)).await;
+    let stats = client.start(Stats::default()).await.unwrap();
+    let (counted, payload) = counted();
+    let (id, ..) = server.next().await;
+    server.answer_part::<Stats>(id, &payload[..20], true).await;
+    drop(server);
+    let mut server = Server::accept(&listener).await;
+    let (id, ..) = server.next().await;
+    server.answer_part::<Stats>(id, &payload[..30], true).await;
+    server.answer_part::<Stats>(id, &payload[30..], false).await;
+    assert_eq!(soon(stats).await.unwrap(), counted);
+}
+
+#[tokio::test]
 async fn calls_made_while_the_server_is_away_wait_for_it() {
     let (place, listener, client, server) = pair(retrying(PATIENCE)).await;
     drop((listener, server));

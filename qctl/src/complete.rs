@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn flags_of_the_verb_and_global_ones_are_offered() {
-        is("send jobs --l", &["--lines"]);
+        is("send jobs --l", &["--length-prefixed", "--lines"]);
         is("send jobs --ou", &["--output"]);
         is("send jobs -- --l", &[]);
         is("create jobs --dead-letter-expired --or-", &["--or-update"]);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use qd_protocol::{ErrorCode, MESSAGE_BYTES_MAX};
 use tokio::sync::mpsc;
 
@@ -120,11 +120,23 @@ pub enum Ready {
     Over,
 }
 
-/// Records of a stream, without their terminators.
+/// How a stream is cut into records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Behind this byte.
+    At(u8),
+    /// By the four bytes before each record: its length, the most significant byte first.
+    Prefixed,
+}
+
+/// Bytes of the length before a record of [`Cut::Prefixed`].
+pub const PREFIX_BYTES: usize = 4;
+
+/// Records of a stream, without their terminators or lengths.
 #[derive(Debug)]
 pub struct Records {
     chunks: mpsc::Receiver<Result<ChunkDebug, Failure>>,
-    terminator: u8,
+    cut: Cut,
     record_bytes_max: u64,
     chunk: Bytes,
     /// The start of a record whose end has not arrived.
@@ -150,11 +162,7 @@ impl std::fmt::Debug for ChunkDebug {
 
 impl Records {
     /// Reads `sources` one after the other. A record over `record_bytes_max` is a failure.
-    pub fn start(
-        sources: Vec<Source>,
-        terminator: u8,
-        record_bytes_max: u64,
-    ) -> Result<Self, Failure> {
+    pub fn start(sources: Vec<Source>, cut: Cut, record_bytes_max: u64) -> Result<Self, Failure> {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         std::thread::Builder::new()
             .name("input".to_owned())
@@ -162,7 +170,7 @@ impl Records {
             .map_err(|error| Failure::Io(format!("cannot start a thread: {error}")))?;
         Ok(Self {
             chunks,
-            terminator,
+            cut,
             record_bytes_max,
             chunk: Bytes::new(),
             carry: BytesMut::new(),
@@ -192,23 +200,16 @@ impl Records {
     /// The next record, without waiting.
     pub fn ready(&mut self) -> Result<Ready, Failure> {
         loop {
-            if let Some(end) = memchr::memchr(self.terminator, &self.chunk) {
-                let mut record = self.chunk.split_to(end + 1);
-                record.truncate(end);
-                if !self.carry.is_empty() {
-                    self.carry.extend_from_slice(&record);
-                    record = self.carry.split().freeze();
-                }
-                return self.give(record);
-            }
-            let rest = std::mem::take(&mut self.chunk);
-            self.carry.extend_from_slice(&rest);
-            if self.carry.len() as u64 > self.record_bytes_max {
-                return Err(too_large(&format!("input record {}", self.count + 1)));
+            let record = match self.cut {
+                Cut::At(terminator) => self.cut_at(terminator)?,
+                Cut::Prefixed => self.cut_prefixed()?,
+            };
+            if let Some(record) = record {
+                self.count += 1;
+                return Ok(Ready::Record(record));
             }
             if std::mem::take(&mut self.source_ended) && !self.carry.is_empty() {
-                let record = self.carry.split().freeze();
-                return self.give(record);
+                return self.last_of_source();
             }
             match self.chunks.try_recv() {
                 Ok(chunk) => self.take(chunk?.0),
@@ -221,12 +222,72 @@ impl Records {
         }
     }
 
-    fn give(&mut self, record: Bytes) -> Result<Ready, Failure> {
-        if record.len() as u64 > self.record_bytes_max {
+    /// A record whose terminator is in the chunk.
+    fn cut_at(&mut self, terminator: u8) -> Result<Option<Bytes>, Failure> {
+        let Some(end) = memchr::memchr(terminator, &self.chunk) else {
+            let rest = std::mem::take(&mut self.chunk);
+            self.check_length(self.carry.len() + rest.len())?;
+            self.carry.extend_from_slice(&rest);
+            return Ok(None);
+        };
+        let mut record = self.chunk.split_to(end + 1);
+        record.truncate(end);
+        if !self.carry.is_empty() {
+            self.carry.extend_from_slice(&record);
+            record = self.carry.split().freeze();
+        }
+        self.check_length(record.len())?;
+        Ok(Some(record))
+    }
+
+    /// A record that has arrived as a whole. What is over its limit is refused before it has.
+    fn cut_prefixed(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let known = if self.carry.is_empty() { &self.chunk[..] } else { &self.carry[..] };
+            let length = length_before(known);
+            self.check_length(length.unwrap_or(0))?;
+            let whole = PREFIX_BYTES + length.unwrap_or(0);
+            if self.carry.is_empty() && length.is_some() && self.chunk.len() >= whole {
+                let mut record = self.chunk.split_to(whole);
+                record.advance(PREFIX_BYTES);
+                return Ok(Some(record));
+            }
+            let missing = (whole - self.carry.len()).min(self.chunk.len());
+            self.carry.extend_from_slice(&self.chunk.split_to(missing));
+            if self.carry.len() < whole {
+                return Ok(None);
+            }
+            if length.is_some() {
+                let mut record = self.carry.split().freeze();
+                record.advance(PREFIX_BYTES);
+                return Ok(Some(record));
+            }
+        }
+    }
+
+    /// What is left when a source is over.
+    fn last_of_source(&mut self) -> Result<Ready, Failure> {
+        let rest = self.carry.split().freeze();
+        let number = self.count + 1;
+        if self.cut == Cut::Prefixed {
+            let text = match length_before(&rest) {
+                None => format!("input record {number} ends in its length, which has 4 bytes"),
+                Some(length) => format!(
+                    "input record {number} ends after {} of {length} bytes",
+                    rest.len() - PREFIX_BYTES
+                ),
+            };
+            return Err(Failure::BadInput(text));
+        }
+        self.count = number;
+        Ok(Ready::Record(rest))
+    }
+
+    fn check_length(&self, bytes: usize) -> Result<(), Failure> {
+        if bytes as u64 > self.record_bytes_max {
             return Err(too_large(&format!("input record {}", self.count + 1)));
         }
-        self.count += 1;
-        Ok(Ready::Record(record))
+        Ok(())
     }
 
     fn take(&mut self, chunk: Chunk) {
@@ -235,6 +296,12 @@ impl Records {
             Chunk::End => self.source_ended = true,
         }
     }
+}
+
+/// The length that stands before a record, once all of it is there.
+fn length_before(bytes: &[u8]) -> Option<usize> {
+    let prefix = bytes.first_chunk::<PREFIX_BYTES>()?;
+    usize::try_from(u32::from_be_bytes(*prefix)).ok()
 }
 
 fn read_all(sources: &[Source], sender: &mpsc::Sender<Result<ChunkDebug, Failure>>) {
@@ -276,6 +343,10 @@ mod tests {
     use super::*;
 
     async fn all(files: &[&[u8]], terminator: u8, max: u64) -> Result<Vec<Bytes>, Failure> {
+        cut(files, Cut::At(terminator), max).await
+    }
+
+    async fn cut(files: &[&[u8]], cut: Cut, max: u64) -> Result<Vec<Bytes>, Failure> {
         let directory = tempfile::tempdir().unwrap();
         let mut sources = Vec::new();
         for (at, bytes) in files.iter().enumerate() {
@@ -283,7 +354,7 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             sources.push(Source::File(path));
         }
-        let mut records = Records::start(sources, terminator, max).unwrap();
+        let mut records = Records::start(sources, cut, max).unwrap();
         let mut found = Vec::new();
         loop {
             match records.ready()? {
@@ -329,12 +400,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn records_are_cut_by_the_lengths_before_them() {
+        let found = cut(&[b"\0\0\0\x02a\n\0\0\0\0", b"\0\0\0\x01\0"], Cut::Prefixed, 10).await;
+        assert_eq!(found.unwrap(), ["a\n", "", "\0"]);
+        assert!(cut(&[b""], Cut::Prefixed, 10).await.unwrap().is_empty());
+        // Over the end of a chunk, in the record and in its length.
+        for before in CHUNK_BYTES - 6..CHUNK_BYTES {
+            let length = u32::try_from(before).unwrap() - 4;
+            let mut file = length.to_be_bytes().to_vec();
+            file.resize(before, b'x');
+            file.extend_from_slice(b"\0\0\0\x03abc\0\0\0\x01d");
+            let found = cut(&[&file], Cut::Prefixed, 1 << 20).await.unwrap();
+            assert_eq!(found[0].len(), before - 4);
+            assert_eq!(found[1..], ["abc", "d"], "{before}");
+        }
+    }
+
+    #[tokio::test]
+    async fn record_that_is_cut_short_or_too_long_is_told() {
+        let told = async |file: &[u8]| {
+            let failure = cut(&[file], Cut::Prefixed, 10).await.unwrap_err();
+            assert_eq!(failure.exit().code(), 65);
+            failure.to_string()
+        };
+        let ends = told(b"\0\0\0\x01x\0\0\0\x05abc").await;
+        assert_eq!(ends, "input record 2 ends after 3 of 5 bytes");
+        let ends = told(b"\0\0").await;
+        assert_eq!(ends, "input record 1 ends in its length, which has 4 bytes");
+        assert!(told(b"\0\0\0\x0b").await.starts_with("input record 1 is over"));
+        assert!(told(b"text\n").await.starts_with("input record 1 is over"));
+    }
+
+    #[tokio::test]
     async fn missing_file_and_directory_are_told() {
         for path in ["/nonexistent/file", "/"] {
             let source = Source::File(path.into());
             let failure = source.clone().read_body().await.unwrap_err();
             assert_eq!(failure.exit().code(), 66, "{failure}");
-            let mut records = Records::start(vec![source], b'\n', 10).unwrap();
+            let mut records = Records::start(vec![source], Cut::At(b'\n'), 10).unwrap();
             assert_eq!(records.arrive().await.unwrap_err().exit().code(), 66);
         }
     }

@@ -4,7 +4,7 @@
 //! holds the terminator itself is not written where that would break.
 
 use super::record::{checked_columns, new_table, put_table};
-use super::shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
+use super::shown::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS, Shown, with_file};
 use super::{Out, csv, escape, one_record_only, shell};
 use crate::args::Format;
 use crate::exit::Failure;
@@ -14,6 +14,8 @@ use crate::exit::Failure;
 pub enum Way {
     /// Received.
     Received,
+    /// Received, with the body in a file.
+    Stored,
     /// Peeked at.
     Peeked,
 }
@@ -22,17 +24,22 @@ impl Way {
     /// Names of all fields.
     fn fields(self) -> Vec<String> {
         let fields: &[&str] = match self {
-            Self::Received => &RECEIVED_FIELDS,
+            Self::Received | Self::Stored => &RECEIVED_FIELDS,
             Self::Peeked => &PEEKED_FIELDS,
         };
-        fields.iter().map(|&name| name.to_owned()).collect()
+        fields.iter().map(|&name| self.of_body(name).to_owned()).collect()
+    }
+
+    /// The field's name, which is another one where the body is in a file.
+    fn of_body(self, name: &'static str) -> &'static str {
+        if self == Self::Stored { with_file(name) } else { name }
     }
 
     /// What stands before the body in plain lines, and in tables.
     fn before_body(self, aligned: bool) -> &'static [&'static str] {
         match (self, aligned) {
-            (Self::Received, false) => &["receipt"],
-            (Self::Received, true) => &["id", "attempt", "receipt"],
+            (Self::Received | Self::Stored, false) => &["receipt"],
+            (Self::Received | Self::Stored, true) => &["id", "attempt", "receipt"],
             (Self::Peeked, false) => &["id"],
             (Self::Peeked, true) => &["id", "state", "attempt"],
         }
@@ -48,10 +55,32 @@ pub struct Shape {
     pub single: bool,
     /// The body without the receipt or id.
     pub body_only: bool,
-    /// Records end with NUL.
-    pub nul: bool,
+    /// What tells a record from the next one.
+    pub parting: Parting,
     /// Every message is written as it comes, so that a table cannot be aligned.
     pub endless: bool,
+}
+
+/// What tells a record from the next one, in plain form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// A newline behind it; behind a single body nothing.
+    Newline,
+    /// A NUL behind it.
+    Nul,
+    /// Its length before it.
+    Length,
+}
+
+impl Parting {
+    /// As the flags `--null` and `--length-prefixed` say.
+    pub fn of(null: bool, length_prefixed: bool) -> Self {
+        match (null, length_prefixed) {
+            (true, _) => Self::Nul,
+            (_, true) => Self::Length,
+            _ => Self::Newline,
+        }
+    }
 }
 
 /// Writes messages.
@@ -69,6 +98,11 @@ impl MessagePrinter {
         if out.format == Format::Shell && !shape.single {
             return Err(one_record_only());
         }
+        if shape.parting == Parting::Length && !(out.format == Format::Plain && out.raw) {
+            let text = "--length-prefixed is for plain output of bodies as they are: into a pipe or \
+                        file, or with -o plain --raw";
+            return Err(Failure::Usage(text.to_owned()));
+        }
         let all = match out.format {
             Format::Csv => !shape.body_only,
             format => format == Format::Shell,
@@ -78,7 +112,8 @@ impl MessagePrinter {
         } else if out.columns.is_empty() {
             let before = shape.way.before_body(out.is_table() && !shape.endless);
             let before = before.iter().filter(|_| !shape.body_only);
-            before.chain(&["body"]).map(|&name| name.to_owned()).collect()
+            let body = shape.way.of_body("body");
+            before.chain(&[body]).map(|&name| name.to_owned()).collect()
         } else {
             checked_columns(&out.columns, &shape.way.fields())?
         };
@@ -94,8 +129,11 @@ impl MessagePrinter {
     /// The byte that no body may hold.
     fn forbidden(&self, out: &Out) -> Option<u8> {
         match out.format {
-            Format::Plain if self.shape.nul => Some(0),
-            Format::Plain if !self.shape.single => Some(b'\n'),
+            Format::Plain => match self.shape.parting {
+                Parting::Newline => Some(b'\n').filter(|_| !self.shape.single),
+                Parting::Nul => Some(0),
+                Parting::Length => None,
+            },
             // No shell has it in a variable.
             Format::Shell => Some(0),
             _ => None,
@@ -113,7 +151,7 @@ impl MessagePrinter {
         let Shown { queue, id, .. } = message;
         let (what, or) = match out.format {
             Format::Shell => ("a NUL byte, which no shell variable can hold,", ""),
-            _ if self.shape.nul => ("the record's terminator", ""),
+            _ if self.shape.parting == Parting::Nul => ("the record's terminator", ""),
             _ => ("the record's terminator", "-0 or "),
         };
         eprintln!(
@@ -153,6 +191,9 @@ impl MessagePrinter {
     }
 
     fn push_plain(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
+        if self.shape.parting == Parting::Length {
+            self.put_length(out, message)?;
+        }
         for (at, column) in self.columns.iter().enumerate() {
             if at > 0 {
                 out.put(b"\t")?;
@@ -162,19 +203,34 @@ impl MessagePrinter {
             } else if column == "body" {
                 let lines = self.shape.single && self.columns.len() == 1;
                 out.put(escape(&message.body.bytes, lines).as_bytes())?;
+            } else if column == FILE && out.raw {
+                out.put(message.path())?;
+            } else if column == FILE {
+                out.put(escape(message.path(), false).as_bytes())?;
             } else {
                 out.put(message.field(column).as_bytes())?;
             }
         }
         // Only a body needs its exact bytes; fields alone are a line, also for `read` in a shell.
         let exact = self.shape.single && self.columns.iter().any(|column| column == "body");
-        if self.shape.nul {
-            out.put(b"\0")
-        } else if !exact || (out.terminal && !out.raw) {
-            out.put(b"\n")
-        } else {
-            Ok(())
+        match self.shape.parting {
+            Parting::Nul => out.put(b"\0"),
+            Parting::Newline if !exact || (out.terminal && !out.raw) => out.put(b"\n"),
+            Parting::Newline | Parting::Length => Ok(()),
         }
+    }
+
+    /// The length of a record, the most significant byte first.
+    fn put_length(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
+        let tabs = self.columns.len().saturating_sub(1);
+        let cells = self.columns.iter().map(|column| match column.as_str() {
+            "body" => message.body.bytes.len(),
+            FILE => message.path().len(),
+            column => message.field(column).len(),
+        });
+        let length = u32::try_from(tabs + cells.sum::<usize>());
+        let over = |_| Failure::Internal("a record over 4 GiB has no length before it".to_owned());
+        out.put(&length.map_err(over)?.to_be_bytes())
     }
 
     fn push_csv(&self, out: &mut Out, message: &Shown) -> Result<(), Failure> {
@@ -206,6 +262,8 @@ impl MessagePrinter {
         for column in &self.columns {
             cells.push(if column == "body" {
                 escape(&message.body.bytes, lines)
+            } else if column == FILE {
+                escape(message.path(), false)
             } else {
                 escape(message.field(column).as_bytes(), false)
             });
@@ -236,6 +294,8 @@ fn cell(out: &Out, message: &Shown, column: &str) -> Vec<u8> {
     match column {
         "body" if out.raw => message.body.bytes.to_vec(),
         "body" => escape(&message.body.bytes, false).into_bytes(),
+        FILE if out.raw => message.path().to_vec(),
+        FILE => escape(message.path(), false).into_bytes(),
         column => message.field(column).into_bytes(),
     }
 }
@@ -260,8 +320,13 @@ mod tests {
         }
     }
 
-    const MANY: Shape =
-        Shape { way: Way::Received, single: false, body_only: true, nul: false, endless: false };
+    const MANY: Shape = Shape {
+        way: Way::Received,
+        single: false,
+        body_only: true,
+        parting: Parting::Newline,
+        endless: false,
+    };
     const ONE: Shape = Shape { single: true, ..MANY };
 
     fn printed(mut out: Out, shape: Shape, bodies: &[&[u8]]) -> String {
@@ -282,7 +347,7 @@ mod tests {
     fn single_body_is_its_exact_bytes() {
         let text = printed(Out::captured(Format::Plain), ONE, &[b"a\nb\0"]);
         assert_eq!(text, "a\nb\0");
-        let nul = Shape { nul: true, ..ONE };
+        let nul = Shape { parting: Parting::Nul, ..ONE };
         let text = printed(Out::captured(Format::Plain), nul, &[b"a\nb"]);
         assert_eq!(text, "a\nb\0");
     }
@@ -292,9 +357,27 @@ mod tests {
         let bodies: &[&[u8]] = &[b"a", b"b\nc", b"", b"d\0"];
         let text = printed(Out::captured(Format::Plain), MANY, bodies);
         assert_eq!(text, "a\n\nd\0\n");
-        let nul = Shape { nul: true, ..MANY };
+        let nul = Shape { parting: Parting::Nul, ..MANY };
         let text = printed(Out::captured(Format::Plain), nul, bodies);
         assert_eq!(text, "a\0b\nc\0\0");
+    }
+
+    #[test]
+    fn lengths_stand_before_records_of_any_bytes() {
+        let lengths = Shape { parting: Parting::Length, ..MANY };
+        let bodies: &[&[u8]] = &[b"a\n\0", b""];
+        assert_eq!(
+            printed(Out::captured(Format::Plain), lengths, bodies),
+            "\0\0\0\x03a\n\0\0\0\0\0"
+        );
+        let receipts = Shape { body_only: false, ..lengths };
+        let receipt = message(b"").receipt.to_string();
+        let text = printed(Out::captured(Format::Plain), receipts, &[b"x"]);
+        assert_eq!(text, format!("\0\0\0\x32{receipt}\tx"));
+        for format in [Format::Table, Format::Json, Format::Csv] {
+            let failure = MessagePrinter::new(&Out::captured(format), lengths).unwrap_err();
+            assert_eq!(failure.exit().code(), 2);
+        }
     }
 
     #[test]

@@ -16,10 +16,10 @@ mod shown;
 pub use deed::Deeds;
 pub use escape::escape;
 pub use json::Object;
-pub use message::{MessagePrinter, Shape, Way};
+pub use message::{MessagePrinter, Parting, Shape, Way};
 pub use record::{Record, Records, Value};
 pub use screen::{Region, Size, can_move_cursor, clipped, display_width};
-pub use shown::{PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
+pub use shown::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;

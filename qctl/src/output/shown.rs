@@ -1,5 +1,8 @@
 //! A message as people and scripts see it, received or peeked at: its fields by name.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use bytes::Bytes;
 use qd_protocol::message::Properties;
 use qd_protocol::verbs::peek::State;
@@ -25,6 +28,9 @@ pub const RECEIVED_FIELDS: [&str; 12] = [
     "dedup_id",
     DEAD_LETTER,
 ];
+
+/// Of a received message whose body was written to a file: the path, in the place of the body.
+pub const FILE: &str = "file";
 
 /// Names of the fields of a message that was peeked at, in the order of JSON.
 pub const PEEKED_FIELDS: [&str; 13] = [
@@ -59,6 +65,8 @@ pub struct Shown<'a> {
     pub id: u64,
     /// Its body.
     pub body: &'a Body,
+    /// The file that has the body.
+    pub file: Option<&'a Path>,
     /// Where it is; a received one is with us.
     state: Option<State>,
     receipt: Option<Receipt>,
@@ -80,6 +88,7 @@ impl<'a> Shown<'a> {
             queue,
             id: message.id,
             body: &message.body,
+            file: None,
             state: None,
             receipt: Some(message.receipt),
             attempt: message.attempt,
@@ -104,6 +113,7 @@ impl<'a> Shown<'a> {
             queue,
             id: message.id,
             body: &message.body,
+            file: None,
             state: Some(message.state),
             receipt: None,
             attempt: message.attempts,
@@ -134,7 +144,9 @@ impl<'a> Shown<'a> {
     /// The fields that JSON has unless others are asked for.
     fn own_fields(&self) -> impl Iterator<Item = &'static str> {
         let all: &[&str] = if self.state.is_some() { &PEEKED_FIELDS } else { &RECEIVED_FIELDS };
-        all.iter().copied().filter(|name| match *name {
+        let stored = self.file.is_some();
+        let all = all.iter().map(move |name| if stored { with_file(name) } else { name });
+        all.filter(|name| match *name {
             DEAD_LETTER => self.dead_letter.is_some(),
             VISIBLE_AT => self.visible_at_ms > 0,
             LEASE_UNTIL => self.state.is_none() || self.lease_until_ms > 0,
@@ -160,6 +172,7 @@ impl<'a> Shown<'a> {
         let time = |ms: u64| (ms > 0).then(|| rfc3339(ms));
         match name {
             "body" => object.bytes("body", &self.body.bytes),
+            FILE => object.bytes(FILE, self.path()),
             "headers" => object.pairs("headers", &self.headers.0),
             "attempt" => object.number("attempt", u64::from(self.attempt)),
             "priority" => object.number("priority", u64::from(self.properties.priority)),
@@ -173,6 +186,11 @@ impl<'a> Shown<'a> {
             },
             name => object.text(name, &self.field(name)),
         }
+    }
+
+    /// The bytes of the file's path.
+    pub fn path(&self) -> &[u8] {
+        self.file.map(|file| file.as_os_str().as_bytes()).unwrap_or_default()
     }
 
     /// One field as text without control characters, but for the body.
@@ -203,6 +221,11 @@ impl<'a> Shown<'a> {
             _ => String::from_utf8_lossy(&self.body.bytes).into_owned(),
         }
     }
+}
+
+/// The field's name where the body is in a file.
+pub fn with_file(name: &'static str) -> &'static str {
+    if name == "body" { FILE } else { name }
 }
 
 /// Where a dead letter came from, and why.

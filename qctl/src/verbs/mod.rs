@@ -43,7 +43,7 @@ pub use confirm::messages;
 
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
-use crate::output::{PEEKED_FIELDS, RECEIVED_FIELDS};
+use crate::output::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS};
 use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
@@ -76,7 +76,8 @@ pub fn columns(verb: &str) -> Vec<String> {
     let fields: &[&str] = match verb {
         "list" | "info" => return list::columns(),
         "stats" => return watch::columns(),
-        "receive" => &RECEIVED_FIELDS,
+        // The file is that of --dir.
+        "receive" => &[&RECEIVED_FIELDS[..], &[FILE]].concat(),
         "peek" => &PEEKED_FIELDS,
         "purge" => &purge::FIELDS,
         "pause" | "resume" => &pause::FIELDS,

@@ -10,7 +10,7 @@ use qd_protocol::{BATCH_ENTRIES_MAX, Headers, QueueName};
 
 use super::headers::{check_headers_asked, parse_header};
 use crate::exit::{Exit, Failure};
-use crate::output::{MessagePrinter, Shape, Shown, Way};
+use crate::output::{MessagePrinter, Parting, Shape, Shown, Way};
 use crate::session::Session;
 use crate::units;
 
@@ -84,7 +84,7 @@ impl Peek {
             way: Way::Peeked,
             single: self.id.is_some() || self.max == Some(1),
             body_only: self.body,
-            nul: self.null,
+            parting: Parting::of(self.null, false),
             endless: false,
         };
         let printer = MessagePrinter::new(&session.out, shape)?;

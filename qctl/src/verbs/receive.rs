@@ -5,8 +5,10 @@
 //! not written, so that it comes back at once and the delivery does not count. A message that comes
 //! a second time ends a receive that is not to go on for ever.
 
+mod files;
 mod write;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -24,9 +26,10 @@ use super::settle::Settlement;
 use crate::args::Format;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
-use crate::output::{MessagePrinter, Shape, Way, until_reader_is_gone};
+use crate::output::{MessagePrinter, Parting, Shape, Way, until_reader_is_gone};
 use crate::session::Session;
 use crate::units;
+use files::Files;
 use write::label;
 
 /// Messages that the first request of --drain and --follow asks for.
@@ -78,8 +81,14 @@ pub struct Receive {
     #[arg(long)]
     body: bool,
     /// End each record with NUL instead of a newline
-    #[arg(short = '0', long)]
+    #[arg(short = '0', long, conflicts_with = "length_prefixed")]
     null: bool,
+    /// Before each record its length, in four bytes, the most significant one first
+    #[arg(long)]
+    length_prefixed: bool,
+    /// Write each body to a new file in DIR, and print its path instead
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 /// How the messages of a plan are deleted.
@@ -107,6 +116,8 @@ struct Receiving {
     unsettled: Vec<Held>,
     /// Received, and not known to be written.
     held: Vec<Held>,
+    /// Where bodies go instead of the output.
+    files: Option<Files>,
     /// Each message waits until the reader has taken the one before.
     one_by_one: bool,
     /// Bodies that hold the terminator. They are released at the end: at once they would only
@@ -129,10 +140,10 @@ impl Receive {
         self.check(session)?;
         let many = self.drain || self.follow;
         let shape = Shape {
-            way: Way::Received,
+            way: if self.dir.is_some() { Way::Stored } else { Way::Received },
             single: !many && self.max.unwrap_or(1) == 1,
             body_only: self.body || self.ack || self.at_once,
-            nul: self.null,
+            parting: Parting::of(self.null, self.length_prefixed),
             // A table is written as a whole at the end, after a message could be deleted.
             endless: many || self.ack,
         };
@@ -150,6 +161,7 @@ impl Receive {
             settling: Vec::new(),
             unsettled: Vec::new(),
             held: Vec::new(),
+            files: self.dir.as_deref().map(Files::open).transpose()?,
             // What ends has an end to wait for, maybe before anybody reads.
             one_by_one: self.ack && self.follow && session.out.hold_one_record(),
             unwritten: Vec::new(),

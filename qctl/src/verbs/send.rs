@@ -32,18 +32,21 @@ pub struct Send {
     /// Bodies, one message each; - is standard input
     #[arg(allow_negative_numbers = true)]
     body: Vec<OsString>,
-    /// A file whose content is one message (with --lines, --null or --jsonl: many)
+    /// A file whose content is one message (with --lines and the like: many)
     #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
     /// One message a line, without the newline
-    #[arg(long, conflicts_with_all = ["null", "jsonl"])]
+    #[arg(long, conflicts_with_all = ["null", "jsonl", "length_prefixed"])]
     lines: bool,
     /// One message up to each NUL
-    #[arg(long, conflicts_with = "jsonl")]
+    #[arg(long, conflicts_with_all = ["jsonl", "length_prefixed"])]
     null: bool,
     /// One message a line, as a JSON object with its body and what belongs to it: see qctl(1)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "length_prefixed")]
     jsonl: bool,
+    /// One message behind each four bytes with its length, the most significant byte first
+    #[arg(long)]
+    length_prefixed: bool,
     #[command(flatten)]
     message: MessageFlags,
     /// All messages in one step, or none of them; at most 10,000
@@ -89,7 +92,12 @@ impl Send {
     }
 
     fn form(&self) -> Option<Form> {
-        let forms = [(self.lines, Form::Lines), (self.null, Form::Null), (self.jsonl, Form::Jsonl)];
+        let forms = [
+            (self.lines, Form::Lines),
+            (self.null, Form::Null),
+            (self.jsonl, Form::Jsonl),
+            (self.length_prefixed, Form::LengthPrefixed),
+        ];
         forms.into_iter().find_map(|(given, form)| given.then_some(form))
     }
 
@@ -110,11 +118,12 @@ impl Send {
         Err(Failure::Usage(text.to_owned()).of(&self.queue))
     }
 
-    /// What `--lines`, `--null` and `--jsonl` read.
+    /// What `--lines` and its like read.
     fn sources(&self) -> Result<Vec<Source>, Failure> {
         let stdin_only = self.body.is_empty() || self.body == [OsStr::new("-")];
         if !stdin_only {
-            let text = "--lines, --null and --jsonl read standard input or -f FILE, not BODY";
+            let text = "--lines, --null, --jsonl and --length-prefixed read standard input or \
+                        -f FILE, not BODY";
             return Err(Failure::Usage(text.to_owned()));
         }
         let mut sources: Vec<Source> = self.file.iter().cloned().map(Source::from_path).collect();

@@ -126,7 +126,7 @@ pub async fn stream(
 ) -> Result<Exit, Failure> {
     let dedup = common.may_repeat() || form == Form::Jsonl;
     let records = id_records(&session.out, true, dedup)?;
-    let mut input = Input::start(sources, form.terminator(), form.record_bytes_max())?;
+    let mut input = Input::start(sources, form.cut(), form.record_bytes_max())?;
     let step = collect(&mut input, queue, common, form).await;
     let step = step.map_err(|failure| failure.after(NOTHING))?;
     step.run(session, records).await
@@ -154,7 +154,8 @@ async fn collect(
                     Ok(Some(read)) => step.add(read.queue.as_ref().unwrap_or(queue), read.entry),
                     Err(failure) => Err(failure),
                 };
-                added.map_err(|failure| failure.after(format!("input line {}", input.count)))?;
+                let place = || format!("input {} {}", form.record_name(), input.count);
+                added.map_err(|failure| failure.after(place()))?;
             }
         }
     }

@@ -7,7 +7,7 @@ use qd_protocol::{Headers, MESSAGE_BYTES_MAX};
 
 use super::envelope::{self, Envelope};
 use crate::exit::Failure;
-use crate::input::Source;
+use crate::input::{Cut, Source};
 
 /// What is the same for every message of a command.
 #[derive(Debug, Clone, Default)]
@@ -71,12 +71,26 @@ pub enum Form {
     Null,
     /// At newlines, with a JSON object a line.
     Jsonl,
+    /// By the lengths before them.
+    LengthPrefixed,
 }
 
 impl Form {
-    /// What ends a record.
-    pub fn terminator(self) -> u8 {
-        if self == Self::Null { 0 } else { b'\n' }
+    /// How records are told apart.
+    pub fn cut(self) -> Cut {
+        match self {
+            Self::Lines | Self::Jsonl => Cut::At(b'\n'),
+            Self::Null => Cut::At(0),
+            Self::LengthPrefixed => Cut::Prefixed,
+        }
+    }
+
+    /// What people call a record.
+    pub fn record_name(self) -> &'static str {
+        match self {
+            Self::Lines | Self::Jsonl => "line",
+            Self::Null | Self::LengthPrefixed => "record",
+        }
     }
 
     /// Longest record.
@@ -87,7 +101,7 @@ impl Form {
     /// The message of a record; of an empty line of JSON none.
     pub fn read(self, record: &Bytes, common: &Common) -> Result<Option<Envelope>, Failure> {
         match self {
-            Self::Lines | Self::Null => {
+            Self::Lines | Self::Null | Self::LengthPrefixed => {
                 Ok(Some(Envelope { queue: None, entry: common.entry(record.clone()) }))
             }
             Self::Jsonl => envelope::parse(record, common),

@@ -1,4 +1,5 @@
-//! `qctl send --lines`, `--null` and `--jsonl`: a stream of any size in constant memory.
+//! `qctl send --lines`, `--null`, `--jsonl` and `--length-prefixed`: a stream of any size in
+//! constant memory.
 //!
 //! Always true here: requests leave in the order of the input, at most [`WINDOW`] of them are
 //! unanswered, and the ids printed are those of the first input records without a gap. What has
@@ -16,7 +17,7 @@ use super::send::{id_record, id_records};
 use super::send_input::{Common, Form};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
-use crate::input::{Ready, Records as Input, Source};
+use crate::input::{PREFIX_BYTES, Ready, Records as Input, Source};
 use crate::output::{Out, Records};
 use crate::session::Session;
 use crate::signals::Stop;
@@ -53,6 +54,7 @@ struct Progress {
     queue: String,
     /// Only ids, the fast way.
     bare: bool,
+    form: Form,
     confirmed: u64,
     lines: Lines,
     /// Confirmed behind the first one that was not.
@@ -61,28 +63,48 @@ struct Progress {
 }
 
 /// Which input line is the first that is not confirmed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lines {
-    next: u64,
+    /// Those before it.
+    passed: u64,
     /// Those behind it that are no messages.
     empty: VecDeque<u64>,
+    /// Bytes before it, where lines are no lines.
+    passed_bytes: u64,
+    /// Of those behind it.
+    bytes: VecDeque<usize>,
 }
 
 impl Lines {
+    fn sized(&mut self, bytes: usize) {
+        self.bytes.push_back(bytes);
+    }
+
     fn empty(&mut self, line: u64) {
         self.empty.push_back(line);
         self.pass_over();
     }
 
     fn confirm(&mut self) {
-        self.next += 1;
+        self.passed += 1;
+        self.passed_bytes += self.bytes.pop_front().unwrap_or(0) as u64;
         self.pass_over();
     }
 
     fn pass_over(&mut self) {
-        while self.empty.front() == Some(&self.next) {
+        while self.empty.front() == Some(&(self.passed + 1)) {
             self.empty.pop_front();
-            self.next += 1;
+            self.passed += 1;
+        }
+    }
+
+    /// Where to go on.
+    fn place(&self, form: Form) -> String {
+        let place = format!("input {} {}", form.record_name(), self.passed + 1);
+        match form {
+            // As `tail -c +N` counts them.
+            Form::LengthPrefixed => format!("{place} at byte {}", self.passed_bytes + 1),
+            _ => place,
         }
     }
 }
@@ -95,9 +117,9 @@ pub async fn run(
     sources: Vec<Source>,
     form: Form,
 ) -> Result<Exit, Failure> {
-    let progress = Progress::new(&session.out, &queue, form == Form::Jsonl)?;
+    let progress = Progress::new(&session.out, &queue, form)?;
     let client = session.client().await?;
-    let input = Input::start(sources, form.terminator(), form.record_bytes_max())?;
+    let input = Input::start(sources, form.cut(), form.record_bytes_max())?;
     let mut stream = Stream {
         client,
         queue,
@@ -183,6 +205,9 @@ impl Stream {
                         self.progress.lines.empty(self.input.count);
                         continue;
                     };
+                    if self.form == Form::LengthPrefixed {
+                        self.progress.lines.sized(PREFIX_BYTES + record.len());
+                    }
                     let bytes = entry.encoded_bytes();
                     // One frame holds one largest message, not a batch and one.
                     if bytes > BATCH_BYTES && !self.batch.is_empty() {
@@ -247,13 +272,14 @@ async fn first(window: &mut VecDeque<Answer>) -> Result<Sent, Failure> {
 }
 
 impl Progress {
-    fn new(out: &Out, queue: &QueueName, may_repeat: bool) -> Result<Self, Failure> {
+    fn new(out: &Out, queue: &QueueName, form: Form) -> Result<Self, Failure> {
         Ok(Self {
-            records: id_records(out, true, may_repeat)?,
+            records: id_records(out, true, form == Form::Jsonl)?,
             queue: queue.to_string(),
             bare: out.format == Format::Plain && out.columns.is_empty(),
+            form,
             confirmed: 0,
-            lines: Lines { next: 1, empty: VecDeque::new() },
+            lines: Lines::default(),
             confirmed_later: 0,
             failure: None,
         })
@@ -298,13 +324,14 @@ impl Progress {
             return Ok(Exit::Done);
         };
         let mut text = format!(
-            "{} confirmed, first unconfirmed input line {}",
+            "{} confirmed, first unconfirmed {}",
             messages(self.confirmed),
-            self.lines.next
+            self.lines.place(self.form)
         );
         if self.confirmed_later > 0 {
             let were = if self.confirmed_later == 1 { "was" } else { "were" };
-            text = format!("{text} ({} of later lines {were} stored too)", self.confirmed_later);
+            let later = self.form.record_name();
+            text = format!("{text} ({} of later {later}s {were} stored too)", self.confirmed_later);
         }
         Err(failure.after(text))
     }
@@ -316,16 +343,27 @@ mod tests {
 
     #[test]
     fn empty_lines_count_as_lines() {
-        let mut lines = Lines { next: 1, empty: VecDeque::new() };
+        let mut lines = Lines::default();
         lines.empty(1);
         lines.empty(3);
         lines.empty(4);
-        assert_eq!(lines.next, 2);
+        assert_eq!(lines.place(Form::Jsonl), "input line 2");
         lines.confirm();
-        assert_eq!(lines.next, 5);
+        assert_eq!(lines.place(Form::Jsonl), "input line 5");
         lines.confirm();
-        assert_eq!(lines.next, 6);
+        assert_eq!(lines.place(Form::Jsonl), "input line 6");
     }
+
+    #[test]
+    fn records_with_lengths_have_a_place_in_bytes() {
+        let mut lines = Lines::default();
+        lines.sized(5);
+        lines.sized(4);
+        assert_eq!(lines.place(Form::LengthPrefixed), "input record 1 at byte 1");
+        lines.confirm();
+        assert_eq!(lines.place(Form::LengthPrefixed), "input record 2 at byte 6");
+    }
+
     use qd_protocol::ErrorCode;
     use qd_protocol::verbs::SentRun;
 
@@ -333,7 +371,7 @@ mod tests {
     fn ids_stop_at_the_first_record_that_was_refused() {
         let mut out = Out::captured(Format::Plain);
         let queue = QueueName::new("q").unwrap();
-        let mut progress = Progress::new(&out, &queue, false).unwrap();
+        let mut progress = Progress::new(&out, &queue, Form::Lines).unwrap();
         let stored = |first, count| SentRun::Stored { first, count };
         let refused =
             SentRun::Refused { refusal: Box::new(ErrorCode::QueueFull.refuse("full")), count: 2 };

@@ -10,7 +10,7 @@ use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 
 use super::envelope::LINE_BYTES_MAX;
 use crate::exit::{Exit, Failure};
-use crate::input::{Ready, Records as Input, Source};
+use crate::input::{Cut, Ready, Records as Input, Source};
 use crate::output::{Deeds, Record, Value, tell};
 use crate::session::Session;
 
@@ -174,7 +174,7 @@ async fn stream(
     verb: &mut impl Settling,
     settlement: &mut Settlement,
 ) -> Result<(), Failure> {
-    let mut input = Input::start(vec![Source::Stdin], b'\n', LINE_BYTES_MAX)?;
+    let mut input = Input::start(vec![Source::Stdin], Cut::At(b'\n'), LINE_BYTES_MAX)?;
     let mut batch = Vec::new();
     loop {
         let ready = input.ready()?;

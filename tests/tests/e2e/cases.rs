@@ -75,9 +75,11 @@ cases! {
     receipts_of_another_queue_change_nothing
     receipts_that_do_not_hold
     receive_forms_of_output
+    receive_into_files
     receive_prefers_the_queue_named_first
     receive_with_nothing_there_is_1
     received_at_most_once_when_deleted_on_receive
+    records_with_their_lengths
     redrive_moves_dead_letters_back
     reject_moves_to_the_dead_letter_queue
     release_gives_back_at_once

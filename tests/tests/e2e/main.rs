@@ -19,6 +19,7 @@ mod repeats;
 mod shells;
 mod sizes;
 mod stop;
+mod streams;
 mod waiting;
 mod watch;
 mod wire;

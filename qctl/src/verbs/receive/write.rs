@@ -4,6 +4,7 @@
 //! `--follow` writes one message at a time, and only once its reader has taken the one before: a
 //! reader that goes away in the middle has taken all that was deleted.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use qd_protocol::verbs::delete::Statuses;
@@ -36,8 +37,17 @@ impl Receiving {
         };
         // In the order of the messages, so that one walk finds them all.
         let mut place = 0;
+        let messages: Vec<&ReceivedMessage> =
+            messages.iter().filter(|message| !gone.contains(&message.receipt)).collect();
+        let mut files = Vec::new().into_iter();
+        if !self.one_by_one {
+            files = self.store(&messages)?.into_iter();
+        }
         for message in messages {
-            if gone.contains(&message.receipt) || !self.push(session, message)? {
+            if self.one_by_one {
+                files = self.store(&[message])?.into_iter();
+            }
+            if !self.push(session, message, files.next().as_deref())? {
                 continue;
             }
             let same = |held: &Held| held.receipt == message.receipt;
@@ -62,17 +72,31 @@ impl Receiving {
         Ok(())
     }
 
-    /// Adds a message to the output; `false` when it cannot be written.
-    fn push(&mut self, session: &mut Session, message: &ReceivedMessage) -> Result<bool, Failure> {
-        let queue = self.queue_of(message)?;
-        if !message.body.is_intact() {
-            let text = format!(
-                "message {} of queue \"{queue}\" does not have its CRC-32C; it was not printed",
-                message.id
-            );
-            return Err(Failure::Protocol(text));
+    /// Writes bodies to files, where they are to go there. Gives the paths.
+    fn store(&self, messages: &[&ReceivedMessage]) -> Result<Vec<PathBuf>, Failure> {
+        let Some(files) = &self.files else {
+            return Ok(Vec::new());
+        };
+        let mut bodies = Vec::new();
+        for message in messages {
+            let queue = queue_of(&self.flags.queues, message)?;
+            check_body(queue, message)?;
+            bodies.push((queue, message.id, &message.body.bytes[..]));
         }
-        let shown = Shown::received(&queue, message)?;
+        files.store(&bodies)
+    }
+
+    /// Adds a message to the output; `false` when it cannot be written.
+    fn push(
+        &mut self,
+        session: &mut Session,
+        message: &ReceivedMessage,
+        file: Option<&Path>,
+    ) -> Result<bool, Failure> {
+        let queue = queue_of(&self.flags.queues, message)?;
+        check_body(queue, message)?;
+        let mut shown = Shown::received(queue, message)?;
+        shown.file = file;
         let out = &mut session.out;
         if !self.printer.can_write(out, &message.body.bytes) {
             self.printer.tell_unwritable(out, &shown, "it is released; ");
@@ -80,12 +104,6 @@ impl Receiving {
         }
         self.printer.push(out, &shown)?;
         Ok(true)
-    }
-
-    fn queue_of(&self, message: &ReceivedMessage) -> Result<QueueName, Failure> {
-        let queue = self.flags.queues.get(usize::from(message.queue)).cloned();
-        let text = || "the answer names a queue that was not asked for".to_owned();
-        queue.ok_or_else(|| Failure::Protocol(text()))
     }
 
     /// Waits until the reader has taken a message. One that is slow keeps it for as long as that
@@ -176,6 +194,27 @@ impl Receiving {
     }
 }
 
+/// The queue that a message is of.
+fn queue_of<'a>(
+    queues: &'a [QueueName],
+    message: &ReceivedMessage,
+) -> Result<&'a QueueName, Failure> {
+    let text = || "the answer names a queue that was not asked for".to_owned();
+    queues.get(usize::from(message.queue)).ok_or_else(|| Failure::Protocol(text()))
+}
+
+/// Refuses a body that was damaged on its way.
+fn check_body(queue: &QueueName, message: &ReceivedMessage) -> Result<(), Failure> {
+    if message.body.is_intact() {
+        return Ok(());
+    }
+    let text = format!(
+        "message {} of queue \"{queue}\" does not have its CRC-32C; it was not printed",
+        message.id
+    );
+    Err(Failure::Protocol(text))
+}
+
 /// Keeps the lease of a message that its reader takes its time for.
 struct Renewal {
     extend: verbs::Extend,
@@ -189,7 +228,7 @@ impl Renewal {
         receiving: &Receiving,
         message: &ReceivedMessage,
     ) -> Result<Self, Failure> {
-        let queue = receiving.queue_of(message)?;
+        let queue = queue_of(&receiving.flags.queues, message)?.clone();
         let described = session.call(verbs::Describe { queue: queue.clone() }).await?;
         let queues_own = described.attributes.visibility_timeout_ms;
         let timeout_ms = receiving.flags.visibility_timeout.unwrap_or(queues_own);

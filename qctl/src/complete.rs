@@ -272,7 +272,7 @@ mod tests {
         is("ex", &["extend", "export", "exit"]);
         is("pe", &["peek"]);
         is("res", &["reschedule", "resume"]);
-        is("server ", &["stop"]);
+        is("server ", &["info", "check", "stop"]);
         is("context ", &["add", "list", "use", "show", "remove"]);
         is("bench mi", &["mixed"]);
         is("completions z", &["zsh"]);
@@ -297,6 +297,7 @@ mod tests {
             ("pause a j", "j"),
             ("stats a ", ""),
             ("export a ", ""),
+            ("server check a --max-ready 5 ", ""),
             ("-o json info j", "j"),
             ("receive -n 5 j", "j"),
             ("receive -n5 j", "j"),

@@ -15,6 +15,8 @@ pub enum Exit {
     Negative = 1,
     /// The command line is wrong.
     Usage = 2,
+    /// `server check` could not look.
+    Unknown = 3,
     /// The input is not what it must be.
     BadInput = 65,
     /// No such queue, no such input file.

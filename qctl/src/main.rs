@@ -31,7 +31,7 @@ mod work;
 mod manual;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 
 use crate::args::{Cli, Format, Verb};
@@ -48,26 +48,41 @@ fn main() {
         }
         Err(error) => {
             let words = std::env::args_os().skip(1).map(OsString::into_vec);
+            let words: Vec<Vec<u8>> = words.collect();
             let failure = Failure::from(error);
-            let format = args::format_asked(words);
+            let format = args::format_asked(words.iter().cloned());
             output::tell(&failure, matches!(format, Some(Format::Json | Format::Jsonl)));
+            let is_check = verbs::server::is_asked(&words);
+            let exit = exit_of(&failure, is_check);
             if format == Some(Format::Shell) {
-                output::tell_status(failure.exit());
+                output::tell_status(exit);
             }
-            std::process::exit(i32::from(failure.exit().code()));
+            std::process::exit(i32::from(exit.code()));
         }
     };
+    let is_check = matches!(&cli.verb, Some(Verb::Server(server)) if server.is_check());
     let mut format = cli.global.output;
     let exit = run(cli, &mut format).unwrap_or_else(|failure| {
         let json = matches!(format, Some(Format::Json | Format::Jsonl));
         output::tell(&failure, json);
-        failure.exit()
+        exit_of(&failure, is_check)
     });
     if format == Some(Format::Shell) {
         output::tell_status(exit);
     }
     // Not a return: a thread may still be waiting for input that never comes.
     std::process::exit(i32::from(exit.code()));
+}
+
+/// How a command that has failed ends; a check with the status and the line of its own.
+fn exit_of(failure: &Failure, is_check: bool) -> Exit {
+    if !is_check || failure.is_quiet() {
+        return failure.exit();
+    }
+    let (line, exit) = verbs::server::unknown(failure);
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    exit
 }
 
 /// `format`: of the output, for what fails; that of a context once it is known.

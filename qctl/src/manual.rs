@@ -76,7 +76,7 @@ fn page_and_parser_have_the_same_verbs_and_flags() {
 #[test]
 fn page_has_every_exit_status() {
     let page = page();
-    for code in [0, 1, 2, 65, 66, 69, 70, 73, 74, 75, 76, 77, 78, 124, 126, 127, 130, 141, 143] {
+    for code in [0, 1, 2, 3, 65, 66, 69, 70, 73, 74, 75, 76, 77, 78, 124, 126, 127, 130, 141, 143] {
         let item = format!(".It {code}");
         assert!(page.lines().any(|line| line == item), "{item}");
     }

@@ -10,6 +10,7 @@ mod json;
 mod message;
 mod record;
 mod screen;
+mod sheet;
 mod shell;
 mod shown;
 
@@ -19,6 +20,7 @@ pub use json::Object;
 pub use message::{MessagePrinter, Parting, Shape, Way};
 pub use record::{Record, Records, Value};
 pub use screen::{Region, Size, can_move_cursor, clipped, display_width};
+pub use sheet::Sheet;
 pub use shown::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
 use std::io::{IsTerminal, Write};

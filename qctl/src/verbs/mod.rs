@@ -50,9 +50,11 @@ use crate::session::Session;
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
     let verb = match verb {
         // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
-        // it holds, a worker lets its commands end, a redrive and a purge say how far they got.
+        // it holds, a worker lets its commands end, a redrive, a purge and an apply say how far
+        // they got, and pings what they measured.
         Verb::Apply(_)
         | Verb::Bench(_)
+        | Verb::Ping(_)
         | Verb::Receive(_)
         | Verb::Redrive(_)
         | Verb::Purge(_)
@@ -61,6 +63,8 @@ pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         }
         // It ends the document.
         Verb::Stats(verb) if verb.watches() => return verb.run(session).await,
+        // It ends with a status of its own.
+        Verb::Server(server) if server.is_check() => return server.run(session).await,
         verb => verb,
     };
     let stop = session.stop.clone();
@@ -92,8 +96,10 @@ pub fn columns(verb: &str) -> Vec<String> {
         "redrive" => &redrive::FIELDS,
         "drop" => &drop::FIELDS,
         "apply" => &apply::FIELDS,
-        "ping" => &ping::FIELDS,
-        "server stop" => &server::FIELDS,
+        "ping" => return ping::fields(),
+        "server stop" => &server::STOP_FIELDS,
+        "server info" => &server::INFO_FIELDS,
+        "server check" => &server::CHECK_FIELDS,
         "context list" | "context show" => &context::FIELDS,
         "context add" => &context::ADDED,
         "context use" => &context::USED,

@@ -69,6 +69,7 @@ cases! {
     paused_queue_delivers_nothing
     peek_looks_without_taking
     ping_and_stop
+    pings_are_measured
     priorities_come_first
     purge_removes_messages
     receipts_from_standard_input
@@ -91,6 +92,7 @@ cases! {
     scripts_run_up_to_the_first_failure
     send_takes_messages_from_arguments_input_and_files
     send_to_nowhere
+    server_check_is_a_plugin_for_nagios
     stats_shows_counters
     stats_watch_looks_again
     stream_that_is_stopped_tells_where_to_go_on

@@ -13,6 +13,7 @@ mod leases;
 mod lives;
 mod manual;
 mod order;
+mod pings;
 mod prompt;
 mod readme;
 mod repeats;

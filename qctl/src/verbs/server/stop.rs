@@ -1,8 +1,7 @@
-//! `qctl server`.
+//! `qctl server stop`.
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use qd_protocol::verbs::{Ping, Shutdown};
 use qd_protocol::{Client, ClientError};
 use tokio::time::sleep;
@@ -14,32 +13,8 @@ use crate::session::{Session, options};
 /// Of the record.
 pub const FIELDS: [&str; 2] = ["server", "stopped"];
 
-/// Manage the server
-#[derive(Debug, Clone, Args)]
-#[command(arg_required_else_help = false)]
-pub struct Server {
-    #[command(subcommand)]
-    action: Action,
-}
-
-/// What to do with the server.
-#[derive(Debug, Clone, Copy, Subcommand)]
-enum Action {
-    /// End the server as SIGTERM does, and wait until it is gone
-    Stop,
-}
-
-impl Server {
-    /// Does it.
-    pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
-        match self.action {
-            Action::Stop => stop(session).await,
-        }
-    }
-}
-
 /// Stops the server; never starts one to do so.
-async fn stop(session: &mut Session) -> Result<Exit, Failure> {
+pub async fn stop(session: &mut Session) -> Result<Exit, Failure> {
     let mut deeds = Deeds::new(&session.out, false, &FIELDS)?;
     let addresses = session.target()?.addresses;
     let client = Client::connect(&addresses, options(Duration::ZERO)).await?;

@@ -1,9 +1,9 @@
 //! Settings: flags, environment, defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
 use qd_protocol::Address;
 
@@ -12,9 +12,49 @@ const DEFAULTS: &str = "Without flags the data is in $STATE_DIRECTORY or /var/li
 is /run/qd/qd.sock, for root and under systemd; for any other user both are in $XDG_STATE_HOME/qd \
 (~/.local/state/qd). See qd(8).";
 
-/// The daemon of the qd message queue
+/// The daemon of the qd message queue, and tools for its data
 #[derive(Debug, Clone, Parser)]
-#[command(name = "qd", version, max_term_width = 100, after_help = DEFAULTS)]
+#[command(
+    name = "qd",
+    version,
+    max_term_width = 100,
+    after_help = DEFAULTS,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Flags of the daemon.
+    #[command(flatten)]
+    pub daemon: Args,
+    /// Instead of the daemon.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
+}
+
+/// What is done with the data of a daemon that does not run.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Tool {
+    /// Look whether log and state are sound; nothing is changed
+    Check {
+        /// The data.
+        #[command(flatten)]
+        data: Data,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Whose data.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Data {
+    /// Directory of the data [default: as the daemon's]
+    #[arg(long, value_name = "DIR", env = "QD_DATA")]
+    pub data: Option<PathBuf>,
+}
+
+/// Flags of the daemon.
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Directory of the data; made if it is not there
     #[arg(long, value_name = "DIR", env = "QD_DATA")]
@@ -101,15 +141,8 @@ pub enum ConfigError {
 impl Settings {
     /// Fills what was not given.
     pub fn new(args: &Args) -> Result<Self, ConfigError> {
-        let state_directory = std::env::var_os("STATE_DIRECTORY");
-        let system = state_directory.is_some() || rustix::process::geteuid().is_root();
-        let data = match &args.data {
-            Some(data) => data.clone(),
-            None if system => {
-                state_directory.map_or_else(|| PathBuf::from("/var/lib/qd"), PathBuf::from)
-            }
-            None => user_directory()?,
-        };
+        let system = is_system();
+        let data = data_directory(args.data.as_deref())?;
         let listen = match &args.listen[..] {
             [] if system => vec![Address::unix("/run/qd/qd.sock")?],
             [] => vec![Address::unix(user_directory()?.join("qd.sock"))?],
@@ -120,6 +153,23 @@ impl Settings {
         let disk_reserve = args.disk_reserve.map(|size| size.as_u64());
         let cache_bytes = args.cache_size.map(|size| size.as_u64() as usize);
         Ok(Self { data, listen, socket_mode, max_connections, disk_reserve, cache_bytes })
+    }
+}
+
+/// True for root and under systemd.
+fn is_system() -> bool {
+    std::env::var_os("STATE_DIRECTORY").is_some() || rustix::process::geteuid().is_root()
+}
+
+/// The data directory, where this one or none was given.
+pub fn data_directory(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    match given {
+        Some(data) => Ok(data.to_owned()),
+        None if is_system() => {
+            let directory = std::env::var_os("STATE_DIRECTORY");
+            Ok(directory.map_or_else(|| PathBuf::from("/var/lib/qd"), PathBuf::from))
+        }
+        None => user_directory(),
     }
 }
 

@@ -70,7 +70,7 @@ impl DaemonError {
     /// Exit status as in `sysexits.h`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::DataDir(DataDirError::Locked { .. })
+            Self::DataDir(DataDirError::Locked { .. } | DataDirError::Read { .. })
             | Self::Listen(ListenError::InUse(_))
             | Self::Open { error: StoreError::InUse, .. } => 75,
             Self::Config(_)

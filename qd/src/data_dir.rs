@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/lock        held by the one daemon that uses the directory; its content is the pid, or
-//!                 nothing when that could not be written
+//!                 nothing when that could not be written. Held together by those that only read
 //! DIR/state.redb  the state
 //! DIR/log/        the log
 //! ```
@@ -20,6 +20,14 @@ pub struct DataDir {
     _lock: File,
 }
 
+/// A data directory that nobody changes as long as this lives, and this process neither.
+#[derive(Debug)]
+pub struct ReadDir {
+    path: PathBuf,
+    /// `None`: there is no lock file, so that no daemon has ever used the directory.
+    _lock: Option<File>,
+}
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -30,6 +38,24 @@ pub enum DataDirError {
         path: PathBuf,
         /// What the lock file says.
         pid: String,
+    },
+    /// It is being read.
+    #[error("data directory {path} is being read by `qd check` or `qd dump`")]
+    Read {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is none.
+    #[error("there is no data directory {path}")]
+    NoDirectory {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It has neither a state nor a log.
+    #[error("data directory {path} is empty: it has neither state.redb nor a log")]
+    NoData {
+        /// The directory.
+        path: PathBuf,
     },
     /// The operating system refused.
     #[error("data directory {path}: {action}: {error}")]
@@ -50,7 +76,7 @@ impl DataDir {
             move |error| DataDirError::Io { path: path.to_owned(), action, error }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
-        let file = path.join("lock");
+        let file = lock_file(path);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -61,16 +87,11 @@ impl DataDir {
             .map_err(failed("open its lock file"))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                // The holder may be about to write its pid; then the message does without.
-                let _ = lock.read_to_string(&mut pid);
-                let pid = match pid.trim() {
-                    "" => "unknown".to_owned(),
-                    pid => pid.to_owned(),
-                };
-                return Err(DataDirError::Locked { path: path.to_owned(), pid });
+            // Its content is of whoever had it before those that only read.
+            Err(TryLockError::WouldBlock) if lock.try_lock_shared().is_ok() => {
+                return Err(DataDirError::Read { path: path.to_owned() });
             }
+            Err(TryLockError::WouldBlock) => return Err(locked(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
         }
         if let Err(error) = note_pid(&mut lock) {
@@ -82,6 +103,12 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// The same of a directory that is there and has data.
+    pub fn existing(path: &Path) -> Result<Self, DataDirError> {
+        has_data(path)?;
+        Self::open(path)
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -89,12 +116,12 @@ impl DataDir {
 
     /// The directory of the log.
     pub fn log(&self) -> PathBuf {
-        self.path.join("log")
+        log_directory(&self.path)
     }
 
     /// The state file.
     pub fn state_file(&self) -> PathBuf {
-        self.path.join("state.redb")
+        state_file(&self.path)
     }
 
     /// Makes the entries of the directory durable, after the state file was made.
@@ -111,6 +138,87 @@ impl DataDir {
             _ => Ok(()),
         }
     }
+}
+
+impl ReadDir {
+    /// Keeps others from changing a directory that has data, without changing anything in it.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        has_data(path)?;
+        let failed = |action: &'static str| {
+            move |error| DataDirError::Io { path: path.to_owned(), action, error }
+        };
+        let mut lock = match File::open(lock_file(path)) {
+            Ok(lock) => lock,
+            // A copy of a directory may do without.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path: path.to_owned(), _lock: None });
+            }
+            Err(error) => return Err(failed("open its lock file")(error)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) => Err(locked(path, &mut lock)),
+            Err(TryLockError::Error(error)) => Err(failed("lock")(error)),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of the log.
+    pub fn log(&self) -> PathBuf {
+        log_directory(&self.path)
+    }
+
+    /// The state file.
+    pub fn state_file(&self) -> PathBuf {
+        state_file(&self.path)
+    }
+}
+
+fn lock_file(path: &Path) -> PathBuf {
+    path.join("lock")
+}
+
+fn log_directory(path: &Path) -> PathBuf {
+    path.join("log")
+}
+
+fn state_file(path: &Path) -> PathBuf {
+    path.join("state.redb")
+}
+
+/// An error where there is nothing to be read.
+fn has_data(path: &Path) -> Result<(), DataDirError> {
+    let failed = |error| DataDirError::Io { path: path.to_owned(), action: "read", error };
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(match error.kind() {
+            io::ErrorKind::NotFound => DataDirError::NoDirectory { path: path.to_owned() },
+            _ => failed(error),
+        });
+    }
+    if state_file(path).try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let has_log = match std::fs::read_dir(log_directory(path)) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(failed(error)),
+    };
+    if has_log { Ok(()) } else { Err(DataDirError::NoData { path: path.to_owned() }) }
+}
+
+fn locked(path: &Path, lock: &mut File) -> DataDirError {
+    let mut pid = String::new();
+    // The holder may be about to write its pid; then the message does without.
+    let _ = lock.read_to_string(&mut pid);
+    let pid = match pid.trim() {
+        "" => "unknown".to_owned(),
+        pid => pid.to_owned(),
+    };
+    DataDirError::Locked { path: path.to_owned(), pid }
 }
 
 /// Makes this process's pid the content of the lock file, or nothing if that cannot be written:

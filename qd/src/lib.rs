@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ► net ► broker ► replicator ► shard (apply) ► store (redb)
-//!                           ╰──────► log (segments)
+//!   ╰─► offline ────────────╯╰──────► log (segments)
 //! ```
 //!
 //! Arrows never point back. Walls between the parts:
@@ -21,6 +21,7 @@ pub mod data_dir;
 pub mod log;
 pub mod memory;
 pub mod net;
+pub mod offline;
 pub mod replicator;
 pub mod shard;
 pub mod store;

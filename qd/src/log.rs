@@ -28,7 +28,8 @@ mod segment;
 mod sync;
 
 pub use appender::Appender;
-pub use recovery::recover;
+pub use recovery::{Seen, look, recover};
+pub use segment::FORMAT;
 pub use sync::{OnDurable, Synced};
 
 /// Size of a segment: 64 MiB.

@@ -1,15 +1,19 @@
-//! The daemon `qd`: see `qd(8)`.
+//! The daemon `qd`, and the tools for its data: see `qd(8)`.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use qd::config::{Args, LogLevel, Settings};
+use qd::config::{Cli, LogLevel, Settings};
 use qd::daemon::{self, DaemonError};
+use qd::offline;
 use tracing::Level;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let Cli { daemon: args, tool } = Cli::parse();
+    if let Some(tool) = tool {
+        return ExitCode::from(offline::run(&tool));
+    }
     if args.new_session {
         // It fails only when this process leads a session already, which is what is wanted.
         let _ = rustix::process::setsid();

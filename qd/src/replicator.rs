@@ -105,6 +105,27 @@ impl Progress {
     }
 }
 
+/// Applies to `machine` what its log in `files` has behind it, and changes nothing in the log. Each record
+/// is shown to `saw` by its bytes.
+pub fn replay(
+    machine: &mut Machine,
+    files: &dyn Files,
+    mut saw: impl FnMut(usize),
+) -> Result<log::Seen> {
+    let (node, from) = (machine.node(), machine.position().applied);
+    log::look(files, node, from, |sequence, payload: Bytes| {
+        saw(payload.len());
+        apply(machine, sequence, payload)
+    })
+}
+
+fn apply(machine: &mut Machine, sequence: u64, payload: Bytes) -> Result<()> {
+    let record =
+        Record::decode(payload).map_err(|error| ReplicatorError::Record { sequence, error })?;
+    machine.apply(&record)?;
+    Ok(())
+}
+
 /// Records are logged and applied here, by this machine alone.
 pub struct Local {
     /// redb saves what it has when it is dropped, which must not get ahead of the log.
@@ -135,10 +156,7 @@ impl Local {
         let mut progress = Progress::new(clock::boot_time());
         let appender = log::recover(files, options, from, |sequence, payload: Bytes| {
             progress.saw(payload.len(), clock::boot_time());
-            let record = Record::decode(payload)
-                .map_err(|error| ReplicatorError::Record { sequence, error })?;
-            machine.apply(&record)?;
-            Ok::<(), ReplicatorError>(())
+            apply(&mut machine, sequence, payload)
         })?;
         let applied = machine.position().applied;
         if applied > from {

@@ -187,6 +187,11 @@ impl Machine {
         self.queues.values().map(|queue| queue.statistics.bytes + 64 * queue.live()).sum()
     }
 
+    /// How many live messages there are.
+    pub fn live_messages(&self) -> u64 {
+        self.queues.values().map(Queue::live).sum()
+    }
+
     /// How far the state is.
     pub fn position(&self) -> Position {
         self.position

@@ -15,12 +15,14 @@
 //!   [`chunk`], [`waiting`], [`lanes`], [`marks`] and [`lease`].
 
 mod behind;
+mod check;
 pub mod chunk;
 mod dedup;
 mod graves;
 pub mod lanes;
 pub mod lease;
 pub mod marks;
+mod overlay;
 mod peek;
 pub mod places;
 mod producers;
@@ -33,6 +35,8 @@ pub mod waiting;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use redb::backends::FileBackend;
 use redb::{
@@ -42,7 +46,9 @@ use redb::{
 use self_cell::self_cell;
 
 use behind::{Behind, By, Unwritten};
+use overlay::Overlay;
 
+pub use check::check_file;
 pub use dedup::DedupWindow;
 pub use schema::FORMAT;
 pub use tables::{Blocked, Delayed, Position, Tables};
@@ -55,7 +61,7 @@ pub enum StoreError {
     InUse,
     /// The file has another format than this release reads.
     #[error(
-        "the data has format {found}, this qd reads format {FORMAT}; use the version of qd that wrote it, or dump there and load here"
+        "the data has format {found}, this qd reads format {FORMAT}: use the version of qd that wrote it, or its `qd dump` and then `qd load` of this one"
     )]
     Format {
         /// Number in the file.
@@ -194,6 +200,13 @@ impl Store {
         node: u64,
     ) -> Result<Self> {
         Self::open_behind(backend, By::Caller, cache_bytes, node)
+    }
+
+    /// Opens the file to look at it: whatever is changed here, nothing is written to it. What is read of
+    /// it is added to `read`.
+    pub fn open_overlaid(path: &Path, cache_bytes: usize, read: Arc<AtomicU64>) -> Result<Self> {
+        let file = Overlay::open(path, read).map_err(from_io)?;
+        Self::open_behind(file, By::Caller, cache_bytes, 0)
     }
 
     fn open_behind(

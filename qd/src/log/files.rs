@@ -76,6 +76,35 @@ impl Files for Directory {
     }
 }
 
+/// A directory of the file system that is only read; one that is not there has no files.
+#[derive(Debug, Clone)]
+pub struct ReadOnly(pub PathBuf);
+
+impl Files for ReadOnly {
+    fn list(&self) -> io::Result<Vec<String>> {
+        match Directory(self.0.clone()).list() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names,
+        }
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(File::open(self.0.join(name))?))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
 impl LogFile for File {
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::appender::{Appender, End};
 use super::files::{Files, LogFile};
-use super::segment::{SegmentHeader, SegmentReader, name, number};
+use super::segment::{DATA_AT, SegmentHeader, SegmentReader, name, number};
 use super::{LogError, Options, Position, Result, io};
 
 /// A segment that was found.
@@ -26,6 +26,37 @@ struct Inventory {
     number: u64,
 }
 
+/// The log from the record behind a state on.
+struct Contents {
+    /// Segments that the state needs, by number.
+    segments: Vec<Found>,
+    /// Files that nothing needs.
+    spares: Vec<String>,
+    /// Number of each segment, and sequence number of its last record.
+    older: VecDeque<(u64, u64)>,
+    end: End,
+    seen: Seen,
+}
+
+/// What was found in the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Segments with what the state may lack, and what they hold.
+    pub segments: usize,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Files that are kept to be used again.
+    pub spares: usize,
+    /// Sequence number of the last record; 0: there is none.
+    pub last: u64,
+    /// Where it ends: name of the file, and offset in it.
+    pub end: Option<(String, u64)>,
+    /// Behind the end is the beginning of a record that was never durable.
+    pub is_torn: bool,
+}
+
 /// Reads the log and goes on behind it: shows every record behind number `applied`, in order, to
 /// `show`, and returns where new ones go.
 ///
@@ -36,9 +67,35 @@ pub fn recover<E: From<LogError>>(
     files: Box<dyn Files>,
     options: Options,
     applied: u64,
-    mut show: impl FnMut(u64, Bytes) -> std::result::Result<(), E>,
+    show: impl FnMut(u64, Bytes) -> std::result::Result<(), E>,
 ) -> std::result::Result<Appender, E> {
-    let Inventory { mut segments, mut spares, number } = take_inventory(&*files, &options)?;
+    let Contents { segments, spares, older, end, .. } =
+        read_all(&*files, options.node, applied, show)?;
+    if let Some(last) = segments.last() {
+        // It was read from memory perhaps: what is built on it must not be durable before it is.
+        last.file.sync().map_err(io("sync", &last.name))?;
+    }
+    // A spare with the number that the next segment gets would be overwritten; it is one anyway.
+    Ok(Appender::start(files, options, end, older, spares)?)
+}
+
+/// Reads the log of `node` as [`recover`] does, and changes nothing.
+pub fn look<E: From<LogError>>(
+    files: &dyn Files,
+    node: u64,
+    applied: u64,
+    show: impl FnMut(u64, Bytes) -> std::result::Result<(), E>,
+) -> std::result::Result<Seen, E> {
+    Ok(read_all(files, node, applied, show)?.seen)
+}
+
+fn read_all<E: From<LogError>>(
+    files: &dyn Files,
+    node: u64,
+    applied: u64,
+    mut show: impl FnMut(u64, Bytes) -> std::result::Result<(), E>,
+) -> std::result::Result<Contents, E> {
+    let Inventory { mut segments, mut spares, number } = take_inventory(files, node)?;
     if segments.is_empty() && applied > 0 {
         let text = format!(
             "the state ends with record {applied}, but there is no log: restore the log directory, or the whole data directory from a copy"
@@ -58,15 +115,21 @@ pub fn recover<E: From<LogError>>(
     }
     let done = segments.drain(..begins.saturating_sub(1));
     spares.extend(done.map(|found| found.name));
+    let mut seen =
+        Seen { segments: segments.len(), spares: spares.len(), last: applied, ..Seen::default() };
     let mut end = End { number, sequence: 1, previous: 0, synced: Position::default() };
     let mut older = VecDeque::new();
     for (at, found) in segments.iter().enumerate() {
         let next = segments.get(at + 1);
-        let reader = read_segment(found, next, applied, &mut show)?;
+        let mut reader = read_segment(found, next, applied, &mut show)?;
         older.push_back((found.header.number, reader.sequence - 1));
         end.sequence = reader.sequence;
         end.previous = reader.previous;
         end.synced = reader.position();
+        seen.records += reader.sequence - found.header.first;
+        seen.bytes += reader.offset - DATA_AT;
+        seen.end = Some((found.name.clone(), reader.offset));
+        seen.is_torn = reader.is_begun()?;
     }
     if end.sequence <= applied {
         let text = format!(
@@ -75,15 +138,11 @@ pub fn recover<E: From<LogError>>(
         );
         return Err(LogError::Mismatch(text).into());
     }
-    if let Some(last) = segments.last() {
-        // It was read from memory perhaps: what is built on it must not be durable before it is.
-        last.file.sync().map_err(io("sync", &last.name))?;
-    }
-    // A spare with the number that the next segment gets would be overwritten; it is one anyway.
-    Ok(Appender::start(files, options, end, older, spares)?)
+    seen.last = end.sequence - 1;
+    Ok(Contents { segments, spares, older, end, seen })
 }
 
-fn take_inventory(files: &dyn Files, options: &Options) -> Result<Inventory> {
+fn take_inventory(files: &dyn Files, node: u64) -> Result<Inventory> {
     let mut inventory = Inventory { segments: Vec::new(), spares: Vec::new(), number: 0 };
     for name in files.list().map_err(io("read the directory of", "segments"))? {
         let Some(number) = number(&name) else {
@@ -93,7 +152,7 @@ fn take_inventory(files: &dyn Files, options: &Options) -> Result<Inventory> {
         let file = files.open(&name).map_err(io("open", &name))?;
         match SegmentHeader::read(&*file, &name)? {
             Some(header) if header.number == number => {
-                if header.node != options.node {
+                if header.node != node {
                     let text = format!("{name} belongs to other data than the state");
                     return Err(LogError::Mismatch(text));
                 }

@@ -27,7 +27,7 @@ use super::record::{ALIGNMENT, HEADER_BYTES, Header, SYNCED_AT, record_bytes};
 use super::{LogError, Position, Result, io};
 
 /// Number of the format of segments and records.
-pub(super) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 /// Where records begin.
 pub(super) const DATA_AT: u64 = 8192;
 /// Distance of the two copies of the header.
@@ -211,6 +211,14 @@ impl<'a> SegmentReader<'a> {
         self.sequence += 1;
         self.previous = header.crc;
         Ok(Some(payload))
+    }
+
+    /// True when the next record was begun: what stands there is its header, if not all of it.
+    pub fn is_begun(&mut self) -> Result<bool> {
+        let (at, next) = (self.offset, (self.sequence, self.previous));
+        let header = self.bytes(at, HEADER_BYTES)?.first_chunk::<HEADER_BYTES>();
+        let header = header.map(Header::from_bytes);
+        Ok(header.is_some_and(|header| (header.sequence, header.previous) == next))
     }
 
     /// Where behind the next record a good one says that the next one was on disk; `None`:

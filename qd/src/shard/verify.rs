@@ -24,6 +24,8 @@ pub struct Fault {
     pub id: Option<u64>,
     /// What is wrong.
     pub what: String,
+    /// Something cannot be read; else what can be read contradicts itself.
+    pub is_damage: bool,
 }
 
 impl std::fmt::Display for Fault {
@@ -61,8 +63,12 @@ struct Report<'r, 'w> {
 }
 
 impl Report<'_, '_> {
+    fn tell(&mut self, id: Option<u64>, what: String, is_damage: bool) {
+        (self.watch.fault)(Fault { queue: self.queue.clone(), id, what, is_damage });
+    }
+
     fn say(&mut self, id: Option<u64>, what: impl Into<String>) {
-        (self.watch.fault)(Fault { queue: self.queue.clone(), id, what: what.into() });
+        self.tell(id, what.into(), false);
     }
 
     fn of(&mut self, id: u64, what: impl Into<String>) {
@@ -74,7 +80,7 @@ impl Report<'_, '_> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.is_damage() => {
-                self.say(None, text_of(error));
+                self.tell(None, text_of(error), true);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -113,7 +119,7 @@ impl Machine {
                     Some(_) => what,
                     None => format!("queue number {number}: {what}"),
                 };
-                (report.watch.fault)(Fault { queue, id, what });
+                (report.watch.fault)(Fault { queue, id, what, is_damage: false });
             };
             let orphans = tables.orphans(is_live, &mut orphan);
             let of_dedup = tables.dedup_orphans(is_live, &mut orphan);

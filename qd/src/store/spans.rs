@@ -35,7 +35,9 @@ impl Spans {
     fn push(&mut self, first: u16, count: u16) {
         match self.0.last_mut() {
             _ if count == 0 => {}
-            Some((before, length)) if u32::from(*before) + u32::from(*length) == first.into() => {
+            Some((before, length))
+                if u32::from(*before) + u32::from(*length) == u32::from(first) =>
+            {
                 *length += count;
             }
             _ => self.0.push((first, count)),

@@ -10,6 +10,7 @@
 //! by default, thousands by hand.
 
 mod calls;
+mod checks;
 mod flips;
 mod groups;
 mod served;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qd::log::files::{Files, LogFile};
@@ -226,6 +227,22 @@ impl Memory {
     /// Lets so little of the state be kept in memory.
     pub fn set_cache(&self, bytes: usize) {
         self.lock().cache_bytes = bytes;
+    }
+
+    /// Writes state and log into a data directory.
+    pub fn write_to(&self, data: &Path) {
+        let inner = self.lock();
+        std::fs::create_dir_all(data.join("log")).unwrap();
+        std::fs::write(data.join("state.redb"), &inner.files[STATE]).unwrap();
+        for (name, number) in &inner.names {
+            std::fs::write(data.join("log").join(name), &inner.files[*number]).unwrap();
+        }
+    }
+
+    /// Bytes of one of the log's files.
+    pub fn length(&self, name: &str) -> usize {
+        let inner = self.lock();
+        inner.files[inner.names[name]].len()
     }
 
     /// One bit of each byte of the state in blocks that are not all zeros.

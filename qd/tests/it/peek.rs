@@ -93,7 +93,7 @@ fn filters_must_all_hold() {
     let headers = Headers(vec![("kind".to_owned(), "x".to_owned())]);
     assert_eq!(pages(&run, Peek { headers: headers.clone(), ..peek(100) }).0, [7]);
     let leased = Peek { headers: headers.clone(), ..state(State::Leased) };
-    assert_eq!(pages(&run, leased).0, []);
+    assert_eq!(pages(&run, leased).0, [0u64; 0]);
     for (asked, found) in [
         (Peek { id: Some(7), ..peek(1) }, vec![7]),
         (Peek { id: Some(7), headers: headers.clone(), ..peek(1) }, vec![7]),
@@ -117,7 +117,7 @@ fn pages_follow_one_another_and_the_last_one_says_so() {
         assert_eq!(pages(&run, delayed).0, [2, 5]);
     }
     let (ids, _) = pages(&run, Peek { after: 7, ..peek(10) });
-    assert_eq!(ids, []);
+    assert_eq!(ids, [0u64; 0]);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn message_or_queue_that_is_not_there_is_refused() {
         assert_eq!(refusal.code, ErrorCode::NoSuchMessage);
     }
     assert_eq!(pages(&run, peek(10)).0, [1, 2, 3, 4, 5, 7]);
-    assert_eq!(pages(&run, Peek { after: u64::MAX, ..peek(10) }).0, []);
+    assert_eq!(pages(&run, Peek { after: u64::MAX, ..peek(10) }).0, [0u64; 0]);
     let other = Peek { queue: name("other"), ..peek(1) };
     assert_eq!(try_peek(&run, &other).unwrap_err().code, ErrorCode::NoSuchQueue);
 }

@@ -12,6 +12,7 @@ mod failover;
 mod leases;
 mod lives;
 mod manual;
+mod offline;
 mod order;
 mod pings;
 mod prompt;

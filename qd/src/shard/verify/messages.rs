@@ -172,7 +172,7 @@ impl Look<'_, '_> {
         let said = match self.content(message) {
             Ok(said) => said,
             Err(error) if error.is_damage() => {
-                report.of(id, text_of(error));
+                report.tell(Some(id), text_of(error), true);
                 None
             }
             Err(error) => return Err(error),

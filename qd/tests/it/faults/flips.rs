@@ -25,7 +25,7 @@ const BITS: usize = 400;
 type Messages = BTreeMap<(u8, u64), Bytes>;
 
 /// A disk as it is when the process is killed: half of the records are in the state too.
-fn killed(seed: u64) -> Memory {
+pub fn killed(seed: u64) -> Memory {
     let actions = random_actions(seed, 60);
     let disk = Memory::default();
     let (mut local, mut script) = (disk.local(), Script::new());
@@ -77,7 +77,7 @@ fn messages(local: &mut Local) -> Result<Messages, ReplicatorError> {
 
 /// What came of a flipped bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Seen {
+pub enum Seen {
     /// Refused when it was opened.
     Refused,
     /// Told when it was met.
@@ -90,19 +90,20 @@ enum Seen {
     Unseen,
 }
 
-struct Reference {
+/// What a disk holds.
+pub struct Reference {
     hash: u64,
     messages: Messages,
 }
 
-fn look(disk: &Memory) -> Result<Reference, ReplicatorError> {
+pub fn look(disk: &Memory) -> Result<Reference, ReplicatorError> {
     let mut local = disk.try_local()?;
     let hash = local.machine().row_hash()?;
     Ok(Reference { hash, messages: messages(&mut local)? })
 }
 
 /// What comes of a disk of which one bit was flipped.
-fn seen(disk: &Memory, reference: &Reference) -> Seen {
+pub fn seen(disk: &Memory, reference: &Reference) -> Seen {
     let mut opened = false;
     let looked = catch_unwind(AssertUnwindSafe(|| {
         drop(disk.copy().try_local()?);

@@ -131,9 +131,10 @@ impl Pings {
 
     /// Asks once; on a terminal says what came.
     async fn ask(&mut self, out: &mut Out) -> Result<(), Failure> {
-        self.sent += 1;
         let start = Instant::now();
         let answer = timeout(LOST_AFTER, self.client.call(verbs::Ping)).await;
+        // Not before: one that is under way when all ends is not lost.
+        self.sent += 1;
         let came = match answer {
             Ok(Ok(_)) => {
                 let us = micros(start.elapsed());

@@ -373,8 +373,9 @@ mod tests {
     #[test]
     fn columns_of_every_verb_with_records_are_known() {
         for verb in command().get_subcommands().map(Command::get_name) {
-            let none = ["server", "context", "bench", "work", "demo", "completions", "export"]
-                .contains(&verb);
+            let none =
+                ["server", "top", "context", "bench", "work", "demo", "completions", "export"]
+                    .contains(&verb);
             assert_eq!(verbs::columns(verb).is_empty(), none, "{verb}");
         }
     }

@@ -22,6 +22,7 @@ mod session;
 mod signals;
 mod suggest;
 mod time;
+mod top;
 mod units;
 mod verbs;
 mod words;

@@ -17,9 +17,9 @@ pub struct Rates {
     pub out: f64,
 }
 
-/// What one look has shown.
+/// What one look has shown of a queue.
 #[derive(Debug, Clone, Copy)]
-struct Sample {
+pub struct Sample {
     at: Instant,
     created_at_ms: u64,
     /// All that ever came.
@@ -29,7 +29,8 @@ struct Sample {
 }
 
 impl Sample {
-    fn new(queue: &QueueDescription, at: Instant) -> Self {
+    /// Of a queue that was seen `at` this time.
+    pub fn new(queue: &QueueDescription, at: Instant) -> Self {
         let counters = &queue.statistics;
         let live = counters.ready.saturating_add(counters.delayed).saturating_add(counters.leased);
         let came = counters.sent;
@@ -37,7 +38,8 @@ impl Sample {
         Self { at, created_at_ms: queue.created_at_ms, came, gone }
     }
 
-    fn rates_since(&self, before: &Self) -> Option<Rates> {
+    /// Since the look `before`, if it was one at the same queue.
+    pub fn rates_since(&self, before: &Self) -> Option<Rates> {
         let seconds = self.at.saturating_duration_since(before.at).as_secs_f64();
         if seconds <= 0.0 || self.created_at_ms != before.created_at_ms {
             return None;

@@ -107,6 +107,7 @@ impl Listener {
         if count == 1 && !prompt {
             std::thread::sleep(GRACE);
         }
+        crate::top::give_back();
         crate::prompt::restore_terminal();
         std::process::exit(i32::from(exit_of(signal).code()));
     }
@@ -141,6 +142,7 @@ pub fn end_after(timeout_ms: u64) {
         }
         set_ended_by(Some(Failure::Timeout(show_duration(timeout_ms))));
         std::thread::sleep(GRACE);
+        crate::top::give_back();
         eprintln!("qctl: not done within {} (--timeout)", show_duration(timeout_ms));
         std::process::exit(i32::from(Exit::Timeout.code()));
     }));

@@ -264,7 +264,9 @@ impl Running {
                 return found;
             }
             let Self { name, limit, .. } = &*self;
-            let missing = format!("{name}: no {what} within {limit:?} in {seen:?}");
+            let end = seen.chars().rev().take(2_000).collect::<Vec<_>>();
+            let end: String = end.into_iter().rev().collect();
+            let missing = format!("{name}: no {what} within {limit:?} in … {end:?}");
             assert!(self.read_more(), "{missing}");
         }
     }

@@ -57,7 +57,8 @@ impl Value {
         }
     }
 
-    fn human(&self) -> String {
+    /// For people: with units.
+    pub fn human(&self) -> String {
         match self {
             Self::Bytes(number) if *number != UNLIMITED => show_size(*number),
             Self::Millis(ms) if *ms != UNLIMITED => show_duration(*ms),

@@ -131,6 +131,7 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Stats(verb) => verb.run(session).await,
         Verb::Export(verb) => verb.run(session).await,
         Verb::Apply(verb) => verb.run(session).await,
+        Verb::Top(verb) => verb.run(session).await,
         Verb::Ping(verb) => verb.run(session).await,
         Verb::Server(verb) => verb.run(session).await,
         Verb::Work(verb) => verb.run(session).await,

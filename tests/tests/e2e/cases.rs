@@ -97,6 +97,7 @@ cases! {
     stats_watch_looks_again
     stream_that_is_stopped_tells_where_to_go_on
     time_to_live_removes_a_message
+    top_needs_a_terminal
     unique_message_is_there_once
     update_changes_a_queue_live
     usage_is_2

@@ -22,6 +22,7 @@ mod shells;
 mod sizes;
 mod stop;
 mod streams;
+mod top;
 mod waiting;
 mod watch;
 mod wire;

@@ -43,6 +43,12 @@ pub enum Tool {
         #[arg(long)]
         json: bool,
     },
+    /// Let the data take as little room on disk as it can
+    Compact {
+        /// The data.
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 /// Whose data.

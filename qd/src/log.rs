@@ -28,7 +28,7 @@ mod segment;
 mod sync;
 
 pub use appender::Appender;
-pub use recovery::{Seen, look, recover};
+pub use recovery::{Seen, look, recover, shrink};
 pub use segment::FORMAT;
 pub use sync::{OnDurable, Synced};
 

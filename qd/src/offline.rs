@@ -4,13 +4,14 @@
 //! printed is on standard output, all else on standard error.
 
 mod check;
+mod compact;
 mod output;
 mod progress;
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::{ConfigError, Tool, data_directory};
+use crate::config::{ConfigError, Data, Tool, data_directory};
 use crate::data_dir::DataDirError;
 use crate::log::LogError;
 use crate::replicator::ReplicatorError;
@@ -36,6 +37,14 @@ enum ToolError {
         /// Why.
         error: ReplicatorError,
     },
+    /// The operating system refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// Standard output takes no more.
     #[error("standard output: {0}")]
     Output(io::Error),
@@ -54,7 +63,7 @@ impl ToolError {
             Self::Config(_) => 78,
             Self::Data { error, .. } if is_other_format(error) => 78,
             Self::Data { error, .. } if is_damage(error) => NOT_SOUND,
-            Self::DataDir(_) | Self::Data { .. } | Self::Output(_) => 74,
+            Self::DataDir(_) | Self::Data { .. } | Self::Io { .. } | Self::Output(_) => 74,
             // As of a program that is killed by SIGPIPE.
             Self::ClosedPipe => 141,
         }
@@ -95,16 +104,22 @@ fn is_damage(error: &ReplicatorError) -> bool {
 pub fn run(tool: &Tool) -> u8 {
     let ended = match tool {
         Tool::Check { data, json } => {
-            let data = data_directory(data.data.as_deref()).map_err(ToolError::from);
-            data.and_then(|data| check::check(&data, *json))
+            directory(data).and_then(|data| check::check(&data, *json)).map(|is_sound| !is_sound)
+        }
+        Tool::Compact { data } => {
+            directory(data).and_then(|data| compact::compact(&data)).map(|()| false)
         }
     };
     match ended {
-        Ok(is_sound) => u8::from(!is_sound) * NOT_SOUND,
+        Ok(is_unsound) => u8::from(is_unsound) * NOT_SOUND,
         Err(ToolError::ClosedPipe) => ToolError::ClosedPipe.exit_code(),
         Err(error) => {
             eprintln!("qd: {error}");
             error.exit_code()
         }
     }
+}
+
+fn directory(data: &Data) -> Result<PathBuf, ToolError> {
+    Ok(data_directory(data.data.as_deref())?)
 }

@@ -17,6 +17,7 @@
 mod behind;
 mod check;
 pub mod chunk;
+mod compact;
 mod dedup;
 mod graves;
 pub mod lanes;
@@ -49,6 +50,7 @@ use behind::{Behind, By, Unwritten};
 use overlay::Overlay;
 
 pub use check::check_file;
+pub use compact::{compact_backend, compact_file};
 pub use dedup::DedupWindow;
 pub use schema::FORMAT;
 pub use tables::{Blocked, Delayed, Position, Tables};
@@ -91,7 +93,14 @@ macro_rules! from_redb {
     )+};
 }
 
-from_redb!(StorageError, TableError, TransactionError, CommitError, SetDurabilityError);
+from_redb!(
+    StorageError,
+    TableError,
+    TransactionError,
+    CommitError,
+    CompactionError,
+    SetDurabilityError
+);
 
 impl From<redb::DatabaseError> for StoreError {
     fn from(error: redb::DatabaseError) -> Self {
@@ -105,6 +114,8 @@ impl From<redb::DatabaseError> for StoreError {
 impl StoreError {
     /// True when what is in the file is not what must be there; the disk itself did what it was asked.
     pub fn is_damage(&self) -> bool {
+        use std::io::ErrorKind;
+
         use redb::Error::{
             Corrupted, Io, TableDoesNotExist, TableIsMultimap, TableTypeMismatch,
             TypeDefinitionChanged,
@@ -118,13 +129,22 @@ impl StoreError {
                 | TypeDefinitionChanged { .. }
                 | TableDoesNotExist(_),
             ) => true,
-            // It is shorter than it says.
-            Self::Redb(Io(error)) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+            // It is shorter than it says, or no redb file at all.
+            Self::Redb(Io(error)) => {
+                matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
+            }
             Self::Redb(_) | Self::InUse | Self::Format { .. } | Self::Foreign | Self::Ended => {
                 false
             }
         }
     }
+}
+
+/// The file as redb reads and writes it; made when it is not there.
+fn file(path: &Path) -> Result<impl StorageBackend + use<>> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    Ok(FileBackend::new(options.open(path).map_err(from_io)?)?)
 }
 
 fn from_io(error: std::io::Error) -> StoreError {
@@ -170,12 +190,7 @@ impl Store {
     /// Opens the file, or makes it with identity `node` when it is not there or empty. Pages of the
     /// file take `cache_bytes` of memory at most.
     pub fn open(path: &Path, cache_bytes: usize, node: u64) -> Result<Self> {
-        let open = |path: &Path| {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false);
-            let file = FileBackend::new(options.open(path).map_err(from_io)?)?;
-            Self::open_behind(file, By::Thread, cache_bytes, node)
-        };
+        let open = |path: &Path| Self::open_behind(file(path)?, By::Thread, cache_bytes, node);
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             return open(path);
         }

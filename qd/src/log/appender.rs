@@ -52,6 +52,8 @@ pub struct Appender {
     synced: Position,
     /// Segments before the one at hand, by number and sequence number of the last record.
     older: VecDeque<(u64, u64)>,
+    /// Number of the first segment that was begun here.
+    begun: u64,
     spares: Vec<Spare>,
     /// Records that are about to be written.
     out: Vec<u8>,
@@ -87,6 +89,7 @@ impl Appender {
             previous: end.previous,
             synced: end.synced,
             older,
+            begun: header.number,
             spares,
             out: Vec::new(),
         };
@@ -125,10 +128,20 @@ impl Appender {
             && last <= sequence
         {
             self.older.pop_front();
-            // It was written to its end, but for one that an earlier run has left.
-            self.spares.push(Spare { name: name(number), filled: self.options.segment_bytes });
+            // It was written to its end; of one that an earlier run has left nobody knows.
+            let filled = if number < self.begun { 0 } else { self.options.segment_bytes };
+            self.spares.push(Spare { name: name(number), filled });
         }
         self.shed_spares()
+    }
+
+    /// Removes `others`, when the segment at hand is durable.
+    pub(super) fn leave_alone(mut self, others: &[String]) -> Result<()> {
+        self.sync()?;
+        for name in others {
+            self.files.remove(name).map_err(io("remove", name))?;
+        }
+        self.files.sync().map_err(io("sync the directory of", "segments"))
     }
 
     fn shed_spares(&mut self) -> Result<()> {

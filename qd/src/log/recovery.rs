@@ -79,6 +79,25 @@ pub fn recover<E: From<LogError>>(
     Ok(Appender::start(files, options, end, older, spares)?)
 }
 
+/// Leaves of a log whose every record is in a durable state, up to number `applied`, what says so: one
+/// segment without records. Files are removed only when that is on disk.
+pub fn shrink(files: Box<dyn Files>, node: u64, applied: u64) -> Result<()> {
+    let pass = |_: u64, _: Bytes| Ok::<(), LogError>(());
+    let Contents { segments, spares, end, .. } = read_all(&*files, node, applied, pass)?;
+    if end.sequence != applied + 1 {
+        let text =
+            format!("record {} is not in the state, which ends with {applied}", end.sequence);
+        return Err(LogError::Mismatch(text));
+    }
+    if let Some(last) = segments.last() {
+        last.file.sync().map_err(io("sync", &last.name))?;
+    }
+    let done = segments.into_iter().map(|found| found.name);
+    let done: Vec<String> = spares.into_iter().chain(done).collect();
+    let options = Options { node, segment_bytes: DATA_AT };
+    Appender::start(files, options, end, VecDeque::new(), Vec::new())?.leave_alone(&done)
+}
+
 /// Reads the log of `node` as [`recover`] does, and changes nothing.
 pub fn look<E: From<LogError>>(
     files: &dyn Files,

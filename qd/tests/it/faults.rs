@@ -11,6 +11,7 @@
 
 mod calls;
 mod checks;
+mod compact;
 mod flips;
 mod groups;
 mod served;

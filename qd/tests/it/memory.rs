@@ -239,6 +239,16 @@ impl Memory {
         }
     }
 
+    /// Bytes of the state.
+    pub fn state_length(&self) -> usize {
+        self.lock().files[STATE].len()
+    }
+
+    /// Lets calls do nothing from now on.
+    pub fn ignore(&self, ignored: Ignored) {
+        self.lock().ignored = ignored;
+    }
+
     /// Bytes of one of the log's files.
     pub fn length(&self, name: &str) -> usize {
         let inner = self.lock();

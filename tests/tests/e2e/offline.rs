@@ -12,6 +12,7 @@ use qd_tests::{Daemon, Done, Run, programs};
 use rustix::process::Signal;
 
 mod check;
+mod compact;
 
 /// `qd` with these words, and the data directory behind them.
 fn tool(words: &str, data: &Path) -> Run {
@@ -31,7 +32,7 @@ fn filled() -> Daemon {
     let daemon = Daemon::new();
     for line in [
         "create jobs --visibility-timeout 1h --retention 30d",
-        "create ordered --ordered --dedup-window 1h",
+        "create ordered --ordered --dedup-window 1h --visibility-timeout 1h",
         "create stuck --dead-letter missing",
     ] {
         daemon.qctl(line).ok();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
 use qd_protocol::{ErrorCode, MESSAGE_BYTES_MAX};
+use rustix::fs::{FileType, SeekFrom, Stat, fstat, seek, stat};
 use tokio::sync::mpsc;
 
 use crate::descriptors::refuse_closed;
@@ -49,6 +50,20 @@ impl Source {
                 Err(error) => Err(Failure::Missing(format!("cannot read {self}: {error}"))),
             },
         }
+    }
+
+    /// Bytes that are left to be read of a file; of a pipe nobody knows.
+    fn size(&self) -> Option<u64> {
+        let file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let (stat, read) = match self {
+            Self::Stdin => {
+                let stdin = rustix::stdio::stdin();
+                (fstat(stdin).ok()?, seek(stdin, SeekFrom::Current(0)).ok()?)
+            }
+            Self::File(path) => (stat(path).ok()?, 0),
+        };
+        let size = u64::try_from(stat.st_size).ok()?;
+        file(stat).then(|| size.saturating_sub(read))
     }
 
     fn failed(&self, error: &std::io::Error) -> Failure {
@@ -146,6 +161,10 @@ pub struct Records {
     over: bool,
     /// Records given out so far.
     pub count: u64,
+    /// Bytes that have arrived.
+    arrived: u64,
+    /// Bytes of all sources, where these are files.
+    size: Option<u64>,
 }
 
 /// Keeps a chunk's bytes out of debug output.
@@ -163,6 +182,7 @@ impl std::fmt::Debug for ChunkDebug {
 impl Records {
     /// Reads `sources` one after the other. A record over `record_bytes_max` is a failure.
     pub fn start(sources: Vec<Source>, cut: Cut, record_bytes_max: u64) -> Result<Self, Failure> {
+        let size = sources.iter().map(Source::size).sum();
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         std::thread::Builder::new()
             .name("input".to_owned())
@@ -177,7 +197,14 @@ impl Records {
             source_ended: false,
             over: false,
             count: 0,
+            arrived: 0,
+            size,
         })
+    }
+
+    /// How many bytes have arrived, of how many; nothing where that is not known.
+    pub fn part(&self) -> Option<(u64, u64)> {
+        self.size.map(|size| (self.arrived, size))
     }
 
     /// Waits for more input; `false` when there is none. Cancelling it loses nothing.
@@ -292,7 +319,10 @@ impl Records {
 
     fn take(&mut self, chunk: Chunk) {
         match chunk {
-            Chunk::Bytes(bytes) => self.chunk = bytes,
+            Chunk::Bytes(bytes) => {
+                self.arrived += bytes.len() as u64;
+                self.chunk = bytes;
+            }
             Chunk::End => self.source_ended = true,
         }
     }
@@ -380,6 +410,22 @@ mod tests {
     async fn record_ends_with_its_file() {
         let found = all(&[b"a\nb", b"c\n", b"", b"d"], b'\n', 100).await.unwrap();
         assert_eq!(found, ["a", "b", "c", "d"]);
+    }
+
+    #[tokio::test]
+    async fn part_of_files_is_known_and_of_other_things_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "a\nb\n").unwrap();
+        let started = |paths: &[&Path]| {
+            let sources = paths.iter().map(|path| Source::File((*path).to_owned())).collect();
+            Records::start(sources, Cut::At(b'\n'), 10).unwrap()
+        };
+        let mut records = started(&[&file, &file]);
+        assert_eq!(records.part(), Some((0, 8)));
+        assert!(records.arrive().await.unwrap());
+        assert_eq!(records.part(), Some((4, 8)));
+        assert_eq!(started(&[&file, Path::new("/dev/null")]).part(), None);
     }
 
     #[tokio::test]

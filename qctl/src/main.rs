@@ -14,6 +14,7 @@ mod document;
 mod exit;
 mod input;
 mod output;
+mod progress;
 mod prompt;
 mod rates;
 mod script;

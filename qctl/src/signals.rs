@@ -1,9 +1,9 @@
 //! SIGINT, SIGTERM and `--timeout`: what ends a command from outside.
 //!
 //! Signals are taken by a thread of their own, so that they also end a command that is stuck in
-//! a write to a pipe nobody reads. Always true here: a one-shot command ends at the latest half a
-//! second after the signal, with 128 + its number, unless it has asked for patience: then it decides
-//! itself what the first signals mean.
+//! a write to a pipe nobody reads. Always true here: a one-shot command ends at the latest a second
+//! after the signal, and at once with the second one, with 128 + its number, unless it has asked for
+//! patience: then it decides itself what the first signals mean.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,10 @@ use crate::exit::{Exit, Failure};
 use crate::units::show_duration;
 
 /// Time that a command has to end by itself, so that it can say how far it got.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(1);
+/// How long of that it may wait for answers to what is under way; the rest is for saying it, on a
+/// machine that has much to do.
+pub const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Signals that a command with [`patience`] gets to see; the next one ends the process.
 const PATIENCE_SIGNALS: u32 = 3;
@@ -104,12 +107,24 @@ impl Listener {
         if prompt && signal == SIGINT {
             return;
         }
-        if count == 1 && !prompt {
-            std::thread::sleep(GRACE);
+        let exit = move || {
+            crate::top::give_back();
+            crate::prompt::restore_terminal();
+            crate::progress::clear();
+            std::process::exit(i32::from(exit_of(signal).code()))
+        };
+        if count > 1 || prompt {
+            exit();
         }
-        crate::top::give_back();
-        crate::prompt::restore_terminal();
-        std::process::exit(i32::from(exit_of(signal).code()));
+        // Not here: the next signal must be taken meanwhile.
+        let later = std::thread::Builder::new().stack_size(64 << 10);
+        let spawned = later.spawn(move || {
+            std::thread::sleep(GRACE);
+            exit();
+        });
+        if spawned.is_err() {
+            exit();
+        }
     }
 
     /// From now on SIGINT ends only the running command.

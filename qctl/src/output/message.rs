@@ -5,7 +5,7 @@
 
 use super::record::{checked_columns, new_table, put_table};
 use super::shown::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS, Shown, with_file};
-use super::{Out, csv, escape, one_record_only, shell};
+use super::{Out, csv, escape, one_record_only, say, shell};
 use crate::args::Format;
 use crate::exit::Failure;
 
@@ -154,10 +154,10 @@ impl MessagePrinter {
             _ if self.shape.parting == Parting::Nul => ("the record's terminator", ""),
             _ => ("the record's terminator", "-0 or "),
         };
-        eprintln!(
-            "qctl: message {id} of queue \"{queue}\" holds {what} and was not printed; \
+        say(&format!(
+            "message {id} of queue \"{queue}\" holds {what} and was not printed; \
              {instead}use {or}-o jsonl"
-        );
+        ));
     }
 
     /// Writes one message.

@@ -34,7 +34,7 @@ use rustix::stdio::stdout;
 
 use crate::args::{Format, Global};
 use crate::exit::{Exit, Failure};
-use crate::signals;
+use crate::{progress, signals};
 
 /// What a pipe that is ready takes without blocking: `PIPE_BUF` of pipe(7).
 const PIPE_BYTES: usize = 4_096;
@@ -279,6 +279,7 @@ pub fn tell(failure: &Failure, json: bool) {
         text.push_str(&failure_object(failure));
         text.push('\n');
     }
+    progress::clear();
     // In one write, so that the lines of workers that share a log stay whole. A standard error that
     // is closed or full leaves nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -301,6 +302,7 @@ fn one_record_only() -> Failure {
 
 /// Says something besides the data, in one line on standard error.
 pub fn say(text: &str) {
+    progress::clear();
     let line = format!("qctl: {}\n", escape(text.as_bytes(), false));
     // In one write; a standard error that is closed or full leaves nobody to tell.
     let _ = std::io::stderr().write_all(line.as_bytes());

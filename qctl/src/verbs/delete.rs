@@ -54,6 +54,11 @@ pub struct Delete {
 }
 
 impl Delete {
+    /// Whether it ends leases, and nothing else.
+    pub fn settles(&self) -> bool {
+        self.ids.is_empty() && self.and_send.is_empty()
+    }
+
     /// Deletes.
     pub async fn run(self, session: &mut Session) -> Result<Exit, Failure> {
         if !self.and_send.is_empty() {

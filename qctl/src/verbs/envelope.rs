@@ -52,7 +52,7 @@ pub fn parse(line: &[u8], common: &Common) -> Result<Option<Envelope>, Failure> 
         return Ok(None);
     }
     let value = serde_json::from_slice(line);
-    let Value::Object(fields) = value.map_err(|error| bad_json(&error))? else {
+    let Value::Object(fields) = value.map_err(|error| bad(what_is_wrong(&error)))? else {
         return Err(bad("a line is a JSON object with a \"body\""));
     };
     let mut fields: Map<String, Value> =
@@ -79,11 +79,11 @@ fn bad(text: impl Into<String>) -> Failure {
     Failure::BadInput(text.into())
 }
 
-/// The line's number is the caller's to tell.
-fn bad_json(error: &serde_json::Error) -> Failure {
+/// What is wrong with a line that is no JSON; its number is the caller's to tell.
+pub fn what_is_wrong(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or_default();
-    bad(format!("bad JSON in column {}: {what}", error.column()))
+    format!("bad JSON in column {}: {what}", error.column())
 }
 
 fn is_known(name: &str) -> bool {

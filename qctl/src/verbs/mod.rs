@@ -48,19 +48,10 @@ use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
+    if ends_by_itself(&verb) {
+        return dispatch(verb, session).await;
+    }
     let verb = match verb {
-        // These end by themselves: a benchmark drops its scratch queue, a receive gives back what
-        // it holds, a worker lets its commands end, a redrive, a purge and an apply say how far
-        // they got, and pings what they measured.
-        Verb::Apply(_)
-        | Verb::Bench(_)
-        | Verb::Ping(_)
-        | Verb::Receive(_)
-        | Verb::Redrive(_)
-        | Verb::Purge(_)
-        | Verb::Work(_) => {
-            return dispatch(verb, session).await;
-        }
         // It ends the document.
         Verb::Stats(verb) if verb.watches() => return verb.run(session).await,
         // It ends with a status of its own.
@@ -72,6 +63,26 @@ pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         biased;
         result = dispatch(verb, session) => result,
         failure = stop.stopped() => Err(failure),
+    }
+}
+
+/// Whether a verb looks after signals itself: a benchmark drops its scratch queue, a receive gives back
+/// what it holds, a worker lets its commands end, the others say how far they got.
+fn ends_by_itself(verb: &Verb) -> bool {
+    match verb {
+        Verb::Delete(delete) => delete.settles(),
+        Verb::Send(send) => send.streams(),
+        Verb::Apply(_)
+        | Verb::Bench(_)
+        | Verb::Ping(_)
+        | Verb::Receive(_)
+        | Verb::Redrive(_)
+        | Verb::Purge(_)
+        | Verb::Work(_)
+        | Verb::Extend(_)
+        | Verb::Release(_)
+        | Verb::Reject(_) => true,
+        _ => false,
     }
 }
 

@@ -10,9 +10,10 @@ use qd_protocol::{Headers, QueueName};
 
 use super::confirm::{confirm, held, may_ask, messages};
 use super::headers::{check_headers_asked, parse_header};
-use super::paged::{Progress, ask};
+use super::paged::ask;
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, Record, Records, Value};
+use crate::progress::Progress;
 use crate::session::Session;
 use crate::units;
 
@@ -67,7 +68,7 @@ impl Purge {
         let mut total = Total::default();
         let mut progress = Progress::new();
         let result = self.all(session, &mut total, &mut progress).await;
-        progress.clear();
+        drop(progress);
         if let Err(failure) = result {
             return Err(total.after(failure, self.dry_run));
         }
@@ -117,7 +118,7 @@ impl Purge {
             total.unanswered = true;
             let purged = ask(session, purge, |answer| total.take(answer)).await?;
             let verb = if self.dry_run { "counted" } else { "purged" };
-            progress.show(|| format!("{} {verb}", messages(total.purged)));
+            progress.show(total.purged, &format!("messages {verb}"), None);
             if !purged.more {
                 return Ok(());
             }

@@ -26,9 +26,10 @@ use super::settle::Settlement;
 use crate::args::Format;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
-use crate::output::{MessagePrinter, Parting, Shape, Way, until_reader_is_gone};
+use crate::output::{MessagePrinter, Parting, Shape, Way, say, until_reader_is_gone};
+use crate::progress::Progress;
 use crate::session::Session;
-use crate::units;
+use crate::{signals, units};
 use files::Files;
 use write::label;
 
@@ -42,8 +43,6 @@ const QUICK: Duration = Duration::from_millis(100);
 
 /// How long giving back what is held may take.
 const WIND_UP: Duration = Duration::from_secs(5);
-/// The same after a signal: less than the time that is left until the process ends.
-const WIND_UP_AFTER_SIGNAL: Duration = Duration::from_millis(400);
 
 /// Take messages out of queues, under a lease
 ///
@@ -213,7 +212,7 @@ impl Receiving {
         let mut wound_up = Ok(());
         if !matches!(result, Err(Failure::Client(_))) {
             let within = match &result {
-                Err(Failure::Interrupted | Failure::Terminated) => WIND_UP_AFTER_SIGNAL,
+                Err(Failure::Interrupted | Failure::Terminated) => signals::ANSWERS_WITHIN,
                 _ => WIND_UP,
             };
             wound_up = match tokio::time::timeout(within, self.wind_up(session)).await {
@@ -233,6 +232,7 @@ impl Receiving {
             None if many => u64::MAX,
             limit => limit.unwrap_or(1),
         };
+        let mut progress = Progress::beside_data();
         while self.got < limit {
             // Only the first message of a plain receive is waited for.
             let wait_ms = match self.flags.wait {
@@ -250,6 +250,7 @@ impl Receiving {
             self.got += messages.len() as u64;
             let start = Instant::now();
             self.write(session, &messages).await?;
+            progress.show(self.got, "messages received", self.flags.max.map(|max| (self.got, max)));
             if !self.again.is_empty() {
                 self.tell_again();
                 break;
@@ -269,11 +270,11 @@ impl Receiving {
         if let Some(held) = self.again.first().filter(|_| self.flags.drain)
             && let Some(queue) = self.flags.queues.get(held.queue)
         {
-            eprintln!(
-                "qctl: message {} of queue \"{queue}\" came back meanwhile (its visibility timeout \
-                 was over): the drain ends here",
+            say(&format!(
+                "message {} of queue \"{queue}\" came back meanwhile (its visibility timeout was \
+                 over): the drain ends here",
                 held.id
-            );
+            ));
         }
     }
 
@@ -293,10 +294,10 @@ impl Receiving {
                     1 => (messages(1), "comes"),
                     ready => (messages(ready), "come"),
                 };
-                eprintln!(
-                    "qctl: {ready} of queue \"{queue}\" {come} only when what is leased of the \
-                     same group is deleted or given back: the drain ends here"
-                );
+                say(&format!(
+                    "{ready} of queue \"{queue}\" {come} only when what is leased of the same \
+                     group is deleted or given back: the drain ends here"
+                ));
             }
         }
     }

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::confirm::messages;
 use super::headers::{check_headers_asked, parse_header};
-use super::paged::{Progress, ask};
+use super::paged::ask;
 use crate::exit::{Exit, Failure};
 use crate::output::{Out, Record, Records, Value, tell};
+use crate::progress::Progress;
 use crate::session::Session;
 use crate::units;
 
@@ -70,7 +71,7 @@ impl Redrive {
         let mut total = Total::default();
         let mut progress = Progress::new();
         let result = self.all(session, &mut total, &mut progress).await;
-        progress.clear();
+        drop(progress);
         if let Err(failure) = result {
             return Err(total.after(failure, self.dry_run));
         }
@@ -115,7 +116,11 @@ impl Redrive {
             total.unanswered = true;
             let redriven = ask(session, redrive, |answer| total.take(answer)).await?;
             let verb = if self.dry_run { "counted" } else { "moved" };
-            progress.show(|| format!("{} {verb}", messages(total.moved)));
+            progress.show(
+                total.moved,
+                &format!("messages {verb}"),
+                self.max.map(|max| (total.moved, max)),
+            );
             if !redriven.more || self.max.is_some_and(|max| total.moved >= max) {
                 return Ok(());
             }

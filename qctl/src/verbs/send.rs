@@ -91,6 +91,11 @@ impl Send {
         send_bodies(session, &self.queue, &common, bodies).await
     }
 
+    /// Whether it sends records as they come.
+    pub fn streams(&self) -> bool {
+        self.form().is_some() && !self.atomic
+    }
+
     fn form(&self) -> Option<Form> {
         let forms = [
             (self.lines, Form::Lines),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use qd_protocol::client::Pending;
 use qd_protocol::verbs::{self, SendEntry, Sent};
 use qd_protocol::{Client, QueueName};
+use tokio::time::timeout;
 
 use super::confirm::messages;
 use super::send::{id_record, id_records};
@@ -19,8 +20,9 @@ use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::input::{PREFIX_BYTES, Ready, Records as Input, Source};
 use crate::output::{Out, Records};
+use crate::progress::Progress;
 use crate::session::Session;
-use crate::signals::Stop;
+use crate::signals::ANSWERS_WITHIN;
 
 /// Bytes after which a batch is sent.
 pub const BATCH_BYTES: usize = 256 << 10;
@@ -44,21 +46,21 @@ struct Stream {
     /// A large entry that waits for a frame of its own.
     next: Option<SendEntry>,
     window: VecDeque<Answer>,
-    progress: Progress,
-    stop: Stop,
+    confirmed: Confirmed,
+    shown: Progress,
 }
 
 /// What is known of the records, in the order of the input.
-struct Progress {
+struct Confirmed {
     records: Records,
     queue: String,
     /// Only ids, the fast way.
     bare: bool,
     form: Form,
-    confirmed: u64,
+    count: u64,
     lines: Lines,
     /// Confirmed behind the first one that was not.
-    confirmed_later: u64,
+    later: u64,
     failure: Option<Failure>,
 }
 
@@ -117,8 +119,13 @@ pub async fn run(
     sources: Vec<Source>,
     form: Form,
 ) -> Result<Exit, Failure> {
-    let progress = Progress::new(&session.out, &queue, form)?;
-    let client = session.client().await?;
+    let confirmed = Confirmed::new(&session.out, &queue, form)?;
+    let stop = session.stop.clone();
+    let client = tokio::select! {
+        biased;
+        client = session.client() => client?,
+        failure = stop.stopped() => return Err(failure),
+    };
     let input = Input::start(sources, form.cut(), form.record_bytes_max())?;
     let mut stream = Stream {
         client,
@@ -130,17 +137,30 @@ pub async fn run(
         batch_bytes: 0,
         next: None,
         window: VecDeque::new(),
-        progress,
-        stop: session.stop.clone(),
+        confirmed,
+        shown: Progress::beside_data(),
     };
-    let ended = stream.pump(&mut session.out).await;
+    let stopped = tokio::select! {
+        biased;
+        ended = stream.pump(&mut session.out) => Ok(ended),
+        failure = stop.stopped() => Err(failure),
+    };
+    let ended = match stopped {
+        Ok(ended) => ended,
+        Err(failure) => {
+            // What is under way may be on disk already.
+            let answers = timeout(ANSWERS_WITHIN, stream.answers(&mut session.out)).await;
+            answers.unwrap_or(Ok(())).and(Err(failure))
+        }
+    };
+    drop(stream.shown);
     if let Err(failure) = ended {
         if failure.is_quiet() && failure.exit() == Exit::Pipe {
             return Err(failure);
         }
-        stream.progress.failure.get_or_insert(failure);
+        stream.confirmed.failure.get_or_insert(failure);
     }
-    stream.progress.finish(&mut session.out)
+    stream.confirmed.finish(&mut session.out)
 }
 
 impl Stream {
@@ -153,24 +173,25 @@ impl Stream {
             if !self.batch.is_empty()
                 && (full || paused || over)
                 && self.window.len() < room
-                && self.progress.failure.is_none()
+                && self.confirmed.failure.is_none()
             {
                 self.launch().await?;
                 continue;
             }
             if self.window.is_empty() {
                 out.flush()?;
-                if over || self.progress.failure.is_some() {
+                if over || self.confirmed.failure.is_some() {
                     return Ok(());
                 }
             }
-            let wants_input = !over && !full && self.progress.failure.is_none();
+            let wants_input = !over && !full && self.confirmed.failure.is_none();
             tokio::select! {
                 biased;
-                failure = self.stop.stopped() => return Err(failure),
                 answer = first(&mut self.window) => {
                     self.window.pop_front();
-                    self.progress.answered(out, answer)?;
+                    self.confirmed.answered(out, answer)?;
+                    let confirmed = self.confirmed.count + self.confirmed.later;
+                    self.shown.show(confirmed, "messages sent", self.input.part());
                 }
                 more = self.input.arrive(), if wants_input => {
                     // What was read before the failure is sent all the same.
@@ -202,11 +223,11 @@ impl Stream {
             match self.input.ready()? {
                 Ready::Record(record) => {
                     let Some(entry) = self.entry(&record)? else {
-                        self.progress.lines.empty(self.input.count);
+                        self.confirmed.lines.empty(self.input.count);
                         continue;
                     };
                     if self.form == Form::LengthPrefixed {
-                        self.progress.lines.sized(PREFIX_BYTES + record.len());
+                        self.confirmed.lines.sized(PREFIX_BYTES + record.len());
                     }
                     let bytes = entry.encoded_bytes();
                     // One frame holds one largest message, not a batch and one.
@@ -251,13 +272,18 @@ impl Stream {
 
     /// Sends what is there and waits for all answers.
     async fn drain(&mut self, out: &mut Out) -> Result<(), Failure> {
-        while !self.batch.is_empty() && self.progress.failure.is_none() {
+        while !self.batch.is_empty() && self.confirmed.failure.is_none() {
             self.launch().await?;
         }
+        self.answers(out).await
+    }
+
+    /// Waits for all answers.
+    async fn answers(&mut self, out: &mut Out) -> Result<(), Failure> {
         while !self.window.is_empty() {
             let answer = first(&mut self.window).await;
             self.window.pop_front();
-            self.progress.answered(out, answer)?;
+            self.confirmed.answered(out, answer)?;
         }
         Ok(())
     }
@@ -271,16 +297,16 @@ async fn first(window: &mut VecDeque<Answer>) -> Result<Sent, Failure> {
     }
 }
 
-impl Progress {
+impl Confirmed {
     fn new(out: &Out, queue: &QueueName, form: Form) -> Result<Self, Failure> {
         Ok(Self {
             records: id_records(out, true, form == Form::Jsonl)?,
             queue: queue.to_string(),
             bare: out.format == Format::Plain && out.columns.is_empty(),
             form,
-            confirmed: 0,
+            count: 0,
             lines: Lines::default(),
-            confirmed_later: 0,
+            later: 0,
             failure: None,
         })
     }
@@ -295,9 +321,9 @@ impl Progress {
         };
         for result in sent.entries() {
             match result {
-                Ok(_) if self.failure.is_some() => self.confirmed_later += 1,
+                Ok(_) if self.failure.is_some() => self.later += 1,
                 Ok(stored) => {
-                    self.confirmed += 1;
+                    self.count += 1;
                     self.lines.confirm();
                     if self.bare {
                         out.line(&stored.id.to_string())?;
@@ -325,13 +351,13 @@ impl Progress {
         };
         let mut text = format!(
             "{} confirmed, first unconfirmed {}",
-            messages(self.confirmed),
+            messages(self.count),
             self.lines.place(self.form)
         );
-        if self.confirmed_later > 0 {
-            let were = if self.confirmed_later == 1 { "was" } else { "were" };
+        if self.later > 0 {
+            let were = if self.later == 1 { "was" } else { "were" };
             let later = self.form.record_name();
-            text = format!("{text} ({} of later {later}s {were} stored too)", self.confirmed_later);
+            text = format!("{text} ({} of later {later}s {were} stored too)", self.later);
         }
         Err(failure.after(text))
     }
@@ -371,7 +397,7 @@ mod tests {
     fn ids_stop_at_the_first_record_that_was_refused() {
         let mut out = Out::captured(Format::Plain);
         let queue = QueueName::new("q").unwrap();
-        let mut progress = Progress::new(&out, &queue, Form::Lines).unwrap();
+        let mut progress = Confirmed::new(&out, &queue, Form::Lines).unwrap();
         let stored = |first, count| SentRun::Stored { first, count };
         let refused =
             SentRun::Refused { refusal: Box::new(ErrorCode::QueueFull.refuse("full")), count: 2 };

@@ -8,10 +8,12 @@ use clap::Args;
 use qd_protocol::verbs::delete::Statuses;
 use qd_protocol::{BATCH_ENTRIES_MAX, QueueName, Receipt};
 
-use super::envelope::LINE_BYTES_MAX;
+use super::envelope::{LINE_BYTES_MAX, what_is_wrong};
+use super::paged::answered;
 use crate::exit::{Exit, Failure};
 use crate::input::{Cut, Ready, Records as Input, Source};
 use crate::output::{Deeds, Record, Value, tell};
+use crate::progress::Progress;
 use crate::session::Session;
 
 /// Receipts that one request of a stream settles.
@@ -137,12 +139,19 @@ impl Receipts {
         match self.check(session)? {
             None => stream(session, verb, &mut settlement).await?,
             Some(receipts) => {
-                if let [receipt] = receipts[..] {
-                    let statuses = verb.settle(session, &[receipt]).await?;
-                    settlement.take_single(&statuses);
-                }
-                if receipts.len() > 1 {
-                    settle(session, verb, &receipts, &mut settlement).await?;
+                let stop = session.stop.clone();
+                let all = async {
+                    if let [receipt] = receipts[..] {
+                        let statuses = verb.settle(session, &[receipt]).await?;
+                        settlement.take_single(&statuses);
+                        return Ok(());
+                    }
+                    settle(session, verb, &receipts, &mut settlement).await
+                };
+                tokio::select! {
+                    biased;
+                    result = all => result?,
+                    failure = stop.stopped() => return Err(failure),
                 }
             }
         }
@@ -168,13 +177,37 @@ fn label(receipts: &[Receipt], at: usize) -> Option<String> {
     receipts.get(at).map(|receipt| format!("receipt {receipt}"))
 }
 
-/// Settles the receipts on standard input; what has arrived is not kept waiting.
+/// Settles the receipts on standard input; what has arrived is not kept waiting. What ends it on the
+/// way says how far it got.
 async fn stream(
     session: &mut Session,
     verb: &mut impl Settling,
     settlement: &mut Settlement,
 ) -> Result<(), Failure> {
     let mut input = Input::start(vec![Source::Stdin], Cut::At(b'\n'), LINE_BYTES_MAX)?;
+    // Lines whose receipts were looked at, whatever became of them.
+    let mut settled = 0;
+    let result = lines(session, verb, settlement, &mut input, &mut settled).await;
+    result.map_err(|failure| {
+        let receipts = if settlement.done == 1 { "receipt" } else { "receipts" };
+        let text = format!(
+            "{} {receipts} confirmed, first unconfirmed input line {}",
+            settlement.done,
+            settled + 1
+        );
+        if failure.exit() == Exit::Pipe { failure } else { failure.after(text) }
+    })
+}
+
+async fn lines(
+    session: &mut Session,
+    verb: &mut impl Settling,
+    settlement: &mut Settlement,
+    input: &mut Input,
+    settled: &mut u64,
+) -> Result<(), Failure> {
+    let stop = session.stop.clone();
+    let mut progress = Progress::beside_data();
     let mut batch = Vec::new();
     loop {
         let ready = input.ready()?;
@@ -189,14 +222,28 @@ async fn stream(
         }
         let pause = !matches!(ready, Ready::Record(_));
         if !batch.is_empty() && (pause || batch.len() >= BATCH) {
-            settle(session, verb, &std::mem::take(&mut batch), settlement).await?;
+            let request = settle(session, verb, &batch, settlement);
+            let (answer, stopped) = answered(&stop, request).await;
+            if let Some(answer) = answer {
+                answer?;
+                batch.clear();
+                *settled = input.count;
+            }
+            if let Some(failure) = stopped {
+                return Err(failure);
+            }
+            progress.show(settlement.done + settlement.refused, "receipts", input.part());
+        }
+        if batch.is_empty() {
+            *settled = input.count;
         }
         match ready {
             Ready::Record(_) => {}
             Ready::Over => return Ok(()),
-            Ready::Paused => {
-                input.arrive().await?;
-            }
+            Ready::Paused => tokio::select! {
+                arrived = input.arrive() => drop(arrived?),
+                failure = stop.stopped() => return Err(failure),
+            },
         }
     }
 }
@@ -210,7 +257,7 @@ fn parse_line(line: &[u8]) -> Result<Option<Receipt>, String> {
     }
     let receipt = if text.starts_with('{') {
         let object: serde_json::Value =
-            serde_json::from_str(text).map_err(|error| format!("bad JSON: {error}"))?;
+            serde_json::from_str(text).map_err(|error| what_is_wrong(&error))?;
         let receipt = object.get("receipt").and_then(serde_json::Value::as_str);
         let missing = "the JSON object has no \"receipt\" that is a string";
         receipt.ok_or_else(|| missing.to_owned())?.parse()

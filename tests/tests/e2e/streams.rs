@@ -4,7 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use qd_tests::{Daemon, Random, cases};
+use qd_tests::terminal::on_terminal;
+use qd_tests::wait::SOON;
+use qd_tests::{Daemon, Random, Run, cases, wait_until};
+use rustix::process::Signal;
+
+use crate::wire::statistics;
 
 /// Bodies of a stream, together more than a program may use of memory.
 const STREAM_BYTES: usize = 40 << 20;
@@ -87,4 +92,79 @@ fn records_of_any_bytes_come_back_by_length_as_json_and_as_files() {
         assert!(fs::read(work.join(path)).unwrap() == *body, "{path}");
     }
     assert_eq!(fs::read_dir(work.join("files")).unwrap().count(), bodies.len());
+}
+
+/// `N messages confirmed, first unconfirmed input line M`: both numbers.
+fn confirmed(stderr: &str) -> (u64, u64) {
+    let numbers = stderr.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+    let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+    let [count, line] = numbers[..] else { panic!("{stderr:?}") };
+    (count, line)
+}
+
+#[test]
+fn interrupted_send_says_exactly_what_is_on_disk() {
+    let daemon = Daemon::new();
+    daemon.qctl("create jobs").ok();
+    let mut send = daemon.qctl("send jobs --lines").keep_stdin().start();
+    send.write(&b"line\n".repeat(20_000));
+    let mut raw = daemon.raw();
+    wait_until("some of it is sent", SOON, || {
+        (statistics(&mut raw, "jobs").sent > 0).then_some(())
+    });
+    send.signal(Signal::INT);
+    let done = send.finish();
+    assert_eq!(done.exit, 130, "{done:?}");
+    assert!(done.stderr.contains("confirmed"), "{done:?}");
+    let (count, line) = confirmed(&done.stderr);
+    assert!(count > 0 && line == count + 1, "{done:?}");
+    assert_eq!(done.text().lines().count() as u64, count, "an id each");
+    assert_eq!(statistics(&mut raw, "jobs").sent, count);
+}
+
+#[test]
+fn interrupted_delete_says_where_to_go_on() {
+    let daemon = Daemon::new();
+    daemon.qctl("create jobs").ok();
+    daemon.qctl("send jobs a b c").ok();
+    let receipts = daemon.qctl("receive jobs -n 2 --columns receipt").ok();
+    let mut delete = daemon.qctl("delete jobs -").keep_stdin().start();
+    delete.write(receipts.as_bytes());
+    let mut raw = daemon.raw();
+    wait_until("what has arrived is deleted", SOON, || {
+        (statistics(&mut raw, "jobs").deleted == 2).then_some(())
+    });
+    delete.signal(Signal::INT);
+    let done = delete.finish();
+    assert_eq!(done.exit, 130, "{done:?}");
+    assert_eq!(
+        done.stderr,
+        "qctl: 2 receipts confirmed, first unconfirmed input line 3: interrupted\n"
+    );
+}
+
+/// Sends a line, and another one more than a second later, on a terminal of this kind.
+fn slow_stream(daemon: &Daemon, term: &str, redirect: &str) -> String {
+    let stream = "{ echo a; sleep 1.2; echo b; sleep 0.3; echo c; }";
+    on_terminal(&format!("{stream} | qctl send jobs --lines {redirect}"), |script| {
+        Run::new(script).env("PATH", cases::path_with_programs())
+    })
+    .env("QCTL_SERVER", daemon.server())
+    .env("TERM", term)
+    .current_dir(daemon.directory())
+    .ok()
+}
+
+#[test]
+fn progress_of_what_takes_long_is_shown_on_a_terminal_and_taken_away() {
+    let daemon = Daemon::new();
+    daemon.qctl("create jobs").ok();
+    let shown = slow_stream(&daemon, "xterm", "> ids");
+    assert!(shown.contains("\r2 messages sent, "), "{shown:?}");
+    assert!(shown.ends_with("\r\u{1b}[K"), "{shown:?}");
+    assert_eq!(slow_stream(&daemon, "dumb", "> ids"), "");
+    assert_eq!(slow_stream(&daemon, "xterm", "> ids 2> told"), "");
+    assert_eq!(fs::read_to_string(daemon.directory().join("told")).unwrap(), "");
+    let ids = slow_stream(&daemon, "xterm", "");
+    assert!(!ids.contains("messages"), "ids on the terminal are the progress: {ids:?}");
 }

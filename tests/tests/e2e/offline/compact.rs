@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 use super::*;
 
 fn compact(data: &Path) -> Done {

@@ -73,9 +73,9 @@ impl Top {
 /// Refuses where it cannot be used, before anything is done.
 fn check(session: &Session) -> Result<(), Failure> {
     let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
-    let global = &session.global;
-    let forms = global.output.is_some_and(|form| form != Format::Table);
-    if forms || !global.columns.is_empty() || global.no_header || global.raw {
+    let given = &session.given;
+    let forms = given.output.is_some_and(|form| form != Format::Table);
+    if forms || !given.columns.is_empty() || given.no_header || given.raw {
         return usage("top is a screen: --output, --columns, --no-header and --raw are not for it");
     }
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {

@@ -202,6 +202,8 @@ pub enum Verb {
     Context(verbs::context::ContextVerb),
     Demo(crate::demo::Demo),
     Completions(verbs::completions::Completions),
+    #[command(name = "__complete", hide = true)]
+    Complete(verbs::complete::Complete),
 }
 
 /// The grammar as clap's own structure.

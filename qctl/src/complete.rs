@@ -1,45 +1,82 @@
-//! What may stand at the cursor of the prompt, by the grammar.
+//! What may stand at the cursor, of the prompt or of a shell, by the grammar.
 //!
 //! Always true here: where it is not known what a value may be (a receipt, a body, a duration)
 //! nothing is offered.
 
-use clap::builder::ValueRange;
+use clap::builder::{Str, StyledStr, ValueRange};
 use clap::{Arg, ArgAction, Command};
 
 use crate::config;
 use crate::verbs;
 use crate::words;
 
+/// What else may stand at the cursor, which others know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// Nothing.
+    None,
+    /// Names of queues.
+    Queues,
+    /// Files.
+    Files,
+    /// Directories.
+    Directories,
+    /// Programs.
+    Programs,
+}
+
 /// What stands at the cursor, and what may.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Asked<'a> {
     /// Words that may stand there, whatever stands there now.
     pub words: Vec<String>,
-    /// Whether names of queues may.
-    pub queues: bool,
+    /// What may besides.
+    pub others: Others,
     /// Where the part to be completed starts.
     pub start: usize,
     /// That part.
     pub prefix: &'a str,
+    root: &'a Command,
+    verb: &'a Command,
 }
 
 impl<'a> Asked<'a> {
-    /// At the end of `before`.
-    pub fn at(root: &Command, before: &'a str) -> Self {
+    /// At the end of `before`, typed at the prompt.
+    pub fn at(root: &'a Command, before: &'a str) -> Self {
+        Self::walked(root, before, false)
+    }
+
+    /// At the end of `before`, typed behind `qctl` in a shell.
+    pub fn in_shell(root: &'a Command, before: &'a str) -> Self {
+        Self::walked(root, before, true)
+    }
+
+    /// What a word that is offered means.
+    pub fn about(&self, word: &str) -> Option<String> {
+        let first_line = |text: &StyledStr| text.to_string().lines().next().map(str::to_owned);
+        if let Some(long) = word.strip_prefix("--") {
+            let mut flags = self.verb.get_arguments().chain(self.root.get_arguments());
+            return first_line(flags.find(|flag| flag.get_long() == Some(long))?.get_help()?);
+        }
+        first_line(self.verb.find_subcommand(word)?.get_about()?)
+    }
+
+    fn walked(root: &'a Command, before: &'a str, in_shell: bool) -> Self {
         let start = before.rfind([' ', '\t']).map_or(0, |at| at + 1);
         let (earlier, prefix) = before.split_at(start);
-        let nothing = Self { words: Vec::new(), queues: false, start, prefix };
+        let (words, others) = (Vec::new(), Others::None);
+        let nothing = Self { words, others, start, prefix, root, verb: root };
         // Inside a quote it is anybody's text.
         let Ok(earlier) = words::split(earlier.as_bytes()) else {
             return nothing;
         };
-        let mut walk = Walk::new(root);
+        let mut walk = Walk::new(root, in_shell);
         for word in &earlier {
             if !walk.take(&String::from_utf8_lossy(word)) {
                 return nothing;
             }
         }
-        walk.asked(nothing)
+        walk.asked(Self { verb: walk.verb, ..nothing })
     }
 
     /// A value of this flag or argument, behind as many as are `taken`.
@@ -60,8 +97,15 @@ impl<'a> Asked<'a> {
         if name.is_some_and(|name| name == "CONTEXT") {
             words.extend(config::names());
         }
-        let queues = name.is_some_and(|name| name == "QUEUE" || name == "PATTERN");
-        Self { words, queues, ..asked }
+        let others = match name.map(Str::as_str) {
+            Some("QUEUE" | "PATTERN") => Others::Queues,
+            Some("DIR") => Others::Directories,
+            // Of a command the first word, behind which there is anything.
+            Some("COMMAND") if taken == 0 => Others::Programs,
+            Some("FILE" | "COMMAND") => Others::Files,
+            _ => Others::None,
+        };
+        Self { words, others, ..asked }
     }
 
     /// With the first bytes left as they are.
@@ -87,10 +131,12 @@ struct Walk<'c> {
     no_flags: bool,
     /// `help`: the next word is a verb.
     help: bool,
+    /// Of the command line, which has flags that lines do not have.
+    in_shell: bool,
 }
 
 impl<'c> Walk<'c> {
-    fn new(root: &'c Command) -> Self {
+    fn new(root: &'c Command, in_shell: bool) -> Self {
         Self {
             root,
             verb: root,
@@ -100,6 +146,7 @@ impl<'c> Walk<'c> {
             arguments: 0,
             no_flags: false,
             help: false,
+            in_shell,
         }
     }
 
@@ -165,7 +212,7 @@ impl<'c> Walk<'c> {
     }
 
     /// What may come next.
-    fn asked<'a>(&self, asked: Asked<'a>) -> Asked<'a> {
+    fn asked(&self, asked: Asked<'c>) -> Asked<'c> {
         let verb = self.name.as_str();
         if let Some(flag) = self.flag
             && is_value(flag, asked.prefix)
@@ -190,24 +237,37 @@ impl<'c> Walk<'c> {
             let last = self.verb.get_positionals().last();
             last.filter(|last| matches!(last.get_action(), ArgAction::Append))
         });
+        // What may only stand behind `--`.
+        let next = next.filter(|argument| self.no_flags || !argument.is_last_set());
         match next {
-            Some(argument) => asked.value(argument, 0, verb),
+            Some(argument) => {
+                let before = self.verb.get_positionals().take_while(|other| *other != argument);
+                asked.value(argument, self.arguments.saturating_sub(before.count()), verb)
+            }
             None => asked,
         }
     }
 
     fn verbs(&self) -> Vec<String> {
-        let verbs = self.verb.get_subcommands().map(Command::get_name);
-        let more: &[&str] =
-            if self.verb.get_name() == self.root.get_name() { &["help", "exit"] } else { &[] };
+        let verbs = self.verb.get_subcommands().filter(|verb| !verb.is_hide_set());
+        let verbs = verbs.map(Command::get_name);
+        let more: &[&str] = match (self.is_at_root(), self.in_shell) {
+            (true, false) => &["help", "exit"],
+            (true, true) => &["help"],
+            (false, _) => &[],
+        };
         verbs.chain(more.iter().copied()).map(str::to_owned).collect()
+    }
+
+    fn is_at_root(&self) -> bool {
+        self.verb.get_name() == self.root.get_name()
     }
 
     fn flags(&self) -> Vec<String> {
         let (own, all) = (self.verb.get_arguments(), self.root.get_arguments());
         // Those of the root that are not for all verbs are for the command line.
-        let own =
-            own.filter(|flag| self.verb.get_name() != self.root.get_name() || flag.is_global_set());
+        let all_of_own = self.in_shell || !self.is_at_root();
+        let own = own.filter(|flag| all_of_own || flag.is_global_set());
         let all = all.filter(|flag| flag.is_global_set());
         let mut flags: Vec<String> = own
             .chain(all)
@@ -250,7 +310,7 @@ mod tests {
         let prefix = asked.prefix.to_owned();
         (
             asked.words.into_iter().filter(|word| word.starts_with(&prefix)).collect(),
-            asked.queues,
+            asked.others == Others::Queues,
             prefix,
         )
     }
@@ -371,8 +431,59 @@ mod tests {
     }
 
     #[test]
+    fn files_directories_and_programs_are_left_to_the_shell() {
+        let command = command();
+        let others = |line: &str| Asked::in_shell(&command, line).others;
+        assert_eq!(others("send jobs -f "), Others::Files);
+        assert_eq!(others("send jobs --file=x"), Others::Files);
+        assert_eq!(others("-f "), Others::Files);
+        assert_eq!(others("apply --file "), Others::Files);
+        assert_eq!(others("bench disk --dir x"), Others::Directories);
+        assert_eq!(others("work a,"), Others::Queues);
+        assert_eq!(others("work a "), Others::None);
+        assert_eq!(others("work a -- "), Others::Programs);
+        assert_eq!(others("work a -- sh "), Others::Files);
+        assert_eq!(others("work a -- sh -c "), Others::Files);
+        assert_eq!(others("send jobs "), Others::None);
+    }
+
+    #[test]
+    fn shell_has_the_flags_of_the_command_line() {
+        let command = command();
+        let at = |line: &str| Asked::in_shell(&command, line).words;
+        for flag in ["--file", "--interactive", "--server"] {
+            assert!(at("-").contains(&flag.to_owned()), "{flag}");
+        }
+        assert!(!at("list -").contains(&"--interactive".to_owned()));
+        assert!(at("").contains(&"help".to_owned()) && !at("").contains(&"exit".to_owned()));
+        assert!(!at("").iter().any(|word| word.starts_with('_')));
+    }
+
+    #[test]
+    fn verbs_and_flags_say_what_they_are() {
+        let command = command();
+        let about = |line: &str, word: &str| Asked::in_shell(&command, line).about(word);
+        assert_eq!(about("", "list").as_deref(), Some("Show the queues"));
+        assert_eq!(
+            about("server ", "info").as_deref(),
+            Some("Show the server's version, limits and totals")
+        );
+        assert_eq!(
+            about("receive -", "--ack").as_deref(),
+            Some("Delete each message once it is written to standard output")
+        );
+        assert_eq!(
+            about("receive -", "--no-header").as_deref(),
+            Some("No header above a table or CSV")
+        );
+        assert_eq!(about("receive ", "jobs"), None);
+    }
+
+    #[test]
     fn columns_of_every_verb_with_records_are_known() {
-        for verb in command().get_subcommands().map(Command::get_name) {
+        let command = command();
+        let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+        for verb in verbs.map(Command::get_name) {
             let none =
                 ["server", "top", "context", "bench", "work", "demo", "completions", "export"]
                     .contains(&verb);

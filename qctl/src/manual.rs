@@ -19,7 +19,7 @@ fn parser_flags() -> BTreeSet<(String, String)> {
             found.insert((String::new(), long.to_owned()));
         }
     }
-    for verb in command.get_subcommands() {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         add_verb(verb, verb.get_name(), &mut found);
     }
     found

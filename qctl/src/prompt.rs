@@ -23,7 +23,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::args::{Global, command};
-use crate::complete::Asked;
+use crate::complete::{Asked, Others};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::output::tell;
@@ -240,7 +240,7 @@ impl Completer for Completion {
         let before = line.get(..position).unwrap_or_default();
         let asked = Asked::at(&self.command, before);
         let mut found = asked.words;
-        if asked.queues {
+        if asked.others == Others::Queues {
             found.extend(self.queue_names(asked.prefix));
         }
         found.retain(|name| name.starts_with(asked.prefix));

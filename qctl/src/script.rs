@@ -84,8 +84,8 @@ impl Runner {
     /// comes with whether it is to be told in JSON too.
     pub fn flags(&self, verb: &Verb, given: &Global) -> Result<Global, (Failure, bool)> {
         let global = given.clone().under(&self.global);
-        // It is about contexts, and uses none.
-        if matches!(verb, Verb::Context(_)) {
+        // They are about contexts, and use none.
+        if matches!(verb, Verb::Context(_) | Verb::Complete(_)) {
             return Ok(global);
         }
         let json = global.is_json();

@@ -252,6 +252,23 @@ impl Running {
         }
     }
 
+    /// Whether its standard output, from byte `from` on, holds `text` within a while: the place behind
+    /// it.
+    pub fn shows(&mut self, from: usize, text: &str, within: Duration) -> Option<usize> {
+        let last = std::mem::replace(&mut self.until, Instant::now() + within);
+        let place = loop {
+            let seen = self.stdout.get(from..).unwrap_or_default();
+            if let Some(at) = find(seen, text.as_bytes()) {
+                break Some(from + at + text.len());
+            }
+            if !self.read_more() {
+                break None;
+            }
+        };
+        self.until = last;
+        place
+    }
+
     /// Waits until what it has written to standard output, all of it, has what is looked for.
     ///
     /// # Panics

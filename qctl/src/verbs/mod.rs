@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod attributes;
 mod by_id;
+pub mod complete;
 pub mod completions;
 mod confirm;
 pub mod context;
@@ -150,5 +151,6 @@ async fn dispatch(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
         Verb::Context(verb) => verb.run(session),
         Verb::Demo(verb) => verb.run(session).await,
         Verb::Completions(verb) => verb.run(session),
+        Verb::Complete(verb) => verb.run().await,
     }
 }

@@ -3,6 +3,7 @@
 
 mod autostart;
 mod cases;
+mod completions;
 mod counters;
 mod data;
 mod disk;

@@ -108,7 +108,9 @@ fn kill_and_restart(storage: &Memory, mut local: Local, now_ms: u64) -> Local {
     let messages = vec![message(b"when the process was killed".to_vec(), false)];
     let command = Command::Send(Send { queue: queue_name(0), messages });
     storage.fail_log_syncs(true);
-    local.replicate(now_ms, vec![Entry { origin: None, command }], true).unwrap_err();
+    let replicated = local.replicate(now_ms, vec![Entry { origin: None, command }], true);
+    // Where the log's thread is at work it meets the failure, and whoever waits for it.
+    replicated.and_then(|_| local.wait()).unwrap_err();
     drop(local);
     storage.fail_log_syncs(false);
     storage.local()

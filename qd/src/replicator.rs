@@ -29,9 +29,9 @@ const CHECKPOINT_BYTES: usize = 4 << 20;
 const CHECKPOINT_BYTES_MAX: usize = 64 << 20;
 /// How often it is looked whether a checkpoint is durable, while nothing else happens: every 10 ms.
 const SAVED_POLL_MS: u64 = 10;
-/// What a row that was freed counts towards the next checkpoint, so that it has at most 64 MiB of chunks
-/// to give back: that of a purge of 10 million messages took 0.1 s.
-const CHECKPOINT_BYTES_PER_ROW_FREED: usize = 1 << 10;
+/// What a row that was freed counts towards the next checkpoint, so that it has at most 512 of them: each
+/// takes it 1 us, and everybody waits meanwhile.
+const CHECKPOINT_BYTES_PER_ROW_FREED: usize = 8 << 10;
 /// Longest time without a checkpoint while there is something to be saved: 1 s.
 const CHECKPOINT_MS: u64 = 1_000;
 

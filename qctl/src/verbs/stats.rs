@@ -64,7 +64,9 @@ impl Stats {
             asked.0.into_iter().partition(|text| is_pattern(text));
         let names = names.into_iter().map(QueueName::new).collect::<Result<Vec<_>, _>>();
         let names = names.map_err(|error| Failure::Usage(error.to_string()))?;
-        let counted = session.call(verbs::Stats { names: names.clone(), patterns }).await?;
+        let stats = verbs::Stats { names: names.clone(), patterns };
+        stats.check().map_err(|refusal| Failure::Usage(refusal.text))?;
+        let counted = session.call(stats).await?;
         for (name, statistics) in &counted.queues {
             records.push(&mut session.out, &record(name.as_str(), statistics))?;
         }

@@ -1,5 +1,6 @@
 //! The thread that makes the records of a shard.
 
+mod freeing;
 mod receives;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use crate::clock::{Clock, StateClock};
 use crate::replicator::{Local, ReplicatorError, Result};
 use crate::shard::{Command, Outcome};
 use crate::store;
+use freeing::Freeing;
 
 /// Longest sleep while something is due later: 1 s. Sleeping takes no account of the time in
 /// which the machine is suspended, and state time goes on meanwhile.
@@ -54,8 +56,7 @@ pub struct Engine {
     reads: Reads,
     /// State time from which on something is to be settled.
     next_due_ms: Option<u64>,
-    /// Rows are left to be freed.
-    unfinished: bool,
+    freeing: Freeing,
     /// Uptime at which a checkpoint is due, in ms.
     save_due_ms: Option<u64>,
     /// Uptime until which its thread sleeps, in ms.
@@ -85,8 +86,7 @@ impl Engine {
             left: BTreeSet::new(),
             reads: Reads::default(),
             next_due_ms,
-            // What an earlier run left over is found by the first record.
-            unfinished: true,
+            freeing: Freeing::new(),
             save_due_ms: None,
             asleep_until_ms: 0,
             is_calm: true,
@@ -158,7 +158,11 @@ impl Engine {
             }
         }
         self.is_calm = mails <= 1;
-        if !batch.entries.is_empty() || self.unfinished || self.is_due(now_ms) {
+        if mails > 0 && self.freeing.unfinished {
+            self.freeing.request_came(self.uptime());
+        }
+        let frees = self.freeing.is_due(|| self.uptime());
+        if !batch.entries.is_empty() || frees || self.is_due(now_ms) {
             // Of what comes while the disk works a single request would have nothing.
             let alone = batch.entries.len() == 1 && !batch.is_full();
             self.commit(batch, alone)?;
@@ -173,7 +177,7 @@ impl Engine {
 
     /// True when there is something to be done before any mail.
     fn has_work(&self) -> bool {
-        self.unfinished || self.waiters.any_woken() || self.reads.any_ready()
+        self.freeing.is_due(|| self.uptime()) || self.waiters.any_woken() || self.reads.any_ready()
     }
 
     /// True when a mail that comes now may be the only one.
@@ -232,8 +236,12 @@ impl Engine {
         self.next_due_ms.is_some_and(|due_ms| due_ms <= now_ms)
     }
 
+    fn uptime(&self) -> Duration {
+        self.clock.read().boot
+    }
+
     fn uptime_ms(&self) -> u64 {
-        self.clock.read().boot.as_millis() as u64
+        self.uptime().as_millis() as u64
     }
 
     /// How long the engine's thread may sleep without any news; `None`: for ever.
@@ -244,7 +252,8 @@ impl Engine {
             self.waiters.next_deadline_ms().map(|ms| ms.saturating_sub(uptime_ms));
         let until_save = self.save_due_ms.map(|ms| ms.saturating_sub(uptime_ms));
         let until_read = self.reads.any_held().then_some(HELD_READ_POLL_MS);
-        let untils = [until_due, until_wait_over, until_save, until_read];
+        let until_free = self.freeing.until_due_ms(|| self.uptime());
+        let untils = [until_due, until_wait_over, until_save, until_read, until_free];
         let sleep_ms = untils.into_iter().flatten().min();
         let sleep_ms = sleep_ms.map(|ms| ms.min(SLEEP_MS_MAX));
         self.asleep_until_ms = sleep_ms.map_or(u64::MAX, |ms| uptime_ms + ms);
@@ -318,7 +327,7 @@ impl Engine {
         let named = batch.preferred();
         let applied = self.local.replicate(now_ms, batch.entries, alone)?;
         self.next_due_ms = applied.next_due_ms;
-        self.unfinished = applied.unfinished;
+        self.freeing.unfinished = applied.unfinished;
         let mut dropped = applied.dropped.iter().peekable();
         for (index, (asker, outcome)) in batch.askers.into_iter().zip(applied.outcomes).enumerate()
         {

@@ -4,6 +4,7 @@
 //! round, or in as many as the limits of a record make of it.
 
 mod disk;
+mod freeing;
 mod order;
 mod reads;
 mod waiting;

@@ -20,6 +20,7 @@ pub mod raw;
 pub mod readme;
 pub mod run;
 pub mod sandbox;
+pub mod schema;
 pub mod terminal;
 pub mod wait;
 

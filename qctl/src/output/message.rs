@@ -268,11 +268,16 @@ impl MessagePrinter {
                 escape(message.field(column).as_bytes(), false)
             });
         }
+        let header = self.written == 0 && out.header && self.columns.len() > 1;
+        let header = header.then(|| self.columns.iter().map(|name| name.to_uppercase()));
         let Some(table) = &mut self.table else {
+            if let Some(header) = header {
+                out.line(&header.collect::<Vec<_>>().join("\t"))?;
+            }
             return out.line(&cells.join("\t"));
         };
-        if self.written == 0 && out.header {
-            table.set_header(self.columns.iter().map(|name| name.to_uppercase()));
+        if let Some(header) = header {
+            table.set_header(header);
         }
         table.add_row(cells);
         Ok(())

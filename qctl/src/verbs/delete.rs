@@ -83,7 +83,7 @@ impl Delete {
     /// Deletes the messages and sends others in one step, or does neither.
     async fn and_send(self, session: &mut Session) -> Result<Exit, Failure> {
         // A column of ids needs no name.
-        session.out.header &= !session.out.is_table();
+        session.out.header &= !session.out.is_table() || !session.out.columns.is_empty();
         let pairs: Vec<(QueueName, Body)> =
             self.and_send.chunks(2).map(message_to_send).collect::<Result<_, _>>()?;
         if self.message.is_unique() && !self.message.has_dedup_id() {

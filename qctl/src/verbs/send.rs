@@ -62,7 +62,7 @@ impl Send {
         let common = self.message.common().map_err(|failure| failure.of(&self.queue))?;
         // A column of ids needs no name.
         let ids_alone = !common.may_repeat() && form != Some(Form::Jsonl);
-        if ids_alone && session.out.is_table() {
+        if ids_alone && session.out.is_table() && session.out.columns.is_empty() {
             session.out.header = false;
         }
         if let Some(form) = form {

@@ -3,6 +3,9 @@
 //! One command, a script or a prompt, all with one parser ([`args`]); what a verb does stands in
 //! one file of [`verbs`].
 
+// These panic where nobody reads, and write what was said as it is: see `output`.
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
+
 mod args;
 mod bench;
 mod complete;
@@ -44,9 +47,14 @@ fn main() {
     let cli = match args::parse_from(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) if error.exit_code() == 0 => {
-            // Help into a closed pipe: nobody is there to be told.
-            let _ = error.print();
-            std::process::exit(0);
+            let exit = output::put_help(&error).map_or_else(
+                |failure| {
+                    output::tell(&failure, false);
+                    failure.exit()
+                },
+                |()| Exit::Done,
+            );
+            std::process::exit(i32::from(exit.code()));
         }
         Err(error) => {
             let words = std::env::args_os().skip(1).map(OsString::into_vec);

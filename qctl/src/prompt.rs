@@ -26,7 +26,7 @@ use crate::args::{Global, command};
 use crate::complete::{Asked, Others};
 use crate::config;
 use crate::exit::{Exit, Failure};
-use crate::output::tell;
+use crate::output::{escape, say, tell, write_error};
 use crate::script::Runner;
 use crate::server::state_directory;
 use crate::session::{Leases, Session, StdinUse, open_client, take_leases};
@@ -106,7 +106,7 @@ fn read_lines(runner: &Rc<Runner>) -> Result<Exit, Failure> {
         runner.listener.forget();
         match result {
             Ok(_) => {}
-            Err((Failure::Interrupted, _)) => eprintln!(),
+            Err((Failure::Interrupted, _)) => write_error("\n"),
             Err((failure, _)) if failure.exit() == Exit::Terminated => return Err(failure),
             Err((failure, json)) => tell(&failure, json),
         }
@@ -146,8 +146,8 @@ fn release_leases(runner: &Runner) {
     let _ = runner.runtime.block_on(within);
     match released {
         0 => {}
-        1 => eprintln!("qctl: released 1 message received here"),
-        released => eprintln!("qctl: released {released} messages received here"),
+        1 => say("released 1 message received here"),
+        released => say(&format!("released {released} messages received here")),
     }
 }
 
@@ -168,11 +168,13 @@ fn greet(runner: &Runner) {
         })
     });
     match connected {
-        Ok(client) => eprintln!(
-            "qctl {}, connected to {}; help shows the verbs, Ctrl-D leaves",
-            env!("CARGO_PKG_VERSION"),
-            client.address()
-        ),
+        Ok(client) => {
+            let version = env!("CARGO_PKG_VERSION");
+            let address = escape(client.address().to_string().as_bytes(), false);
+            write_error(&format!(
+                "qctl {version}, connected to {address}; help shows the verbs, Ctrl-D leaves\n"
+            ));
+        }
         Err(failure) => tell(&failure, runner.global.is_json()),
     }
     runner.listener.forget();

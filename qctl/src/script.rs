@@ -16,7 +16,7 @@ use crate::args::{Cli, Global, Verb, asks_for_json, parse_words};
 use crate::config;
 use crate::descriptors::refuse_closed;
 use crate::exit::{Exit, Failure};
-use crate::output::tell;
+use crate::output::{put_help, say, tell};
 use crate::session::{Link, Session, StdinUse, forget_client, open_client};
 use crate::signals::Listener;
 use crate::verbs;
@@ -60,8 +60,8 @@ impl Runner {
         let cli = match parse_words(words.clone()) {
             Ok(cli) => cli,
             Err(error) if error.exit_code() == 0 => {
-                let _ = error.print();
-                return Ok(Exit::Done);
+                let put = put_help(&error).map(|()| Exit::Done);
+                return put.map_err(|failure| (failure, self.global.is_json()));
             }
             Err(error) => {
                 let outer = self.global.is_json().then(|| b"-ojson".to_vec());
@@ -165,7 +165,7 @@ pub fn run(cli: &Cli, path: Option<&Path>) -> Result<Exit, Failure> {
         let exit = match runner.run_words(words) {
             Ok(Exit::Done) => continue,
             Ok(exit) => {
-                eprintln!("qctl: {}: status {}", lines.place(), exit.code());
+                say(&format!("{}: status {}", lines.place(), exit.code()));
                 exit
             }
             Err((failure, _)) if failure.is_quiet() => return Err(failure),

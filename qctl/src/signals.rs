@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::exit::{Exit, Failure};
+use crate::output::say;
 use crate::units::show_duration;
 
 /// Time that a command has to end by itself, so that it can say how far it got.
@@ -158,7 +159,7 @@ pub fn end_after(timeout_ms: u64) {
         set_ended_by(Some(Failure::Timeout(show_duration(timeout_ms))));
         std::thread::sleep(GRACE);
         crate::top::give_back();
-        eprintln!("qctl: not done within {} (--timeout)", show_duration(timeout_ms));
+        say(&Failure::Timeout(show_duration(timeout_ms)).to_string());
         std::process::exit(i32::from(Exit::Timeout.code()));
     }));
 }

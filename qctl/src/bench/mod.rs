@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use qd_protocol::{BATCH_ENTRIES_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, QueueName};
 
 use crate::exit::{Exit, Failure};
+use crate::output::say;
 use crate::session::Session;
 use crate::units;
 use crate::verbs::messages;
@@ -110,11 +111,11 @@ impl Bench {
         report::write(&mut session.out, records, &self, &rows)?;
         let missed: u64 = rows.iter().map(|row| row.missed).sum();
         if missed > 0 {
-            eprintln!(
-                "qctl: --rate was not kept: {} came due and could not be sent or received in time; \
-                 the latencies are those of the others",
+            say(&format!(
+                "--rate was not kept: {} came due and could not be sent or received in time; the \
+                 latencies are those of the others",
                 messages(missed)
-            );
+            ));
         }
         Ok(if rows.iter().any(|row| row.lost + row.duplicated > 0) {
             Exit::Internal

@@ -30,10 +30,10 @@ pub fn escape(bytes: &[u8], keep_lines: bool) -> String {
 }
 
 /// C1 controls, which some terminals obey, and characters that turn the direction of text.
-fn is_dangerous(character: char) -> bool {
+pub fn is_dangerous(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -44,6 +44,7 @@ mod tests {
     fn terminal_escapes_are_disarmed() {
         assert_eq!(escape(b"\x1b[2Jhi\x07", true), "\\x1b[2Jhi\\x07");
         assert_eq!(escape("\u{9b}31m\u{202e}x".as_bytes(), true), "\\u{9b}31m\\u{202e}x");
+        assert_eq!(escape("a\u{61c}b\x7f".as_bytes(), true), "a\\u{61c}b\\x7f");
         assert_eq!(escape(b"a\x00\xff\xc3", true), "a\\x00\\xff\\xc3");
     }
 

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use base64::Engine;
 
+use super::escape::is_dangerous;
+
 /// A JSON object being written.
 #[derive(Debug)]
 pub struct Object(String);
@@ -136,7 +138,19 @@ impl Object {
 
 fn push_text(out: &mut String, text: &str) {
     // A string has no value that JSON lacks, so that this cannot fail.
-    out.push_str(&serde_json::Value::from(text).to_string());
+    let json = serde_json::Value::from(text).to_string();
+    if json.is_ascii() && !json.contains('\u{7f}') {
+        out.push_str(&json);
+        return;
+    }
+    // What a terminal may obey is the same text to whoever reads the JSON.
+    for character in json.chars() {
+        if is_dangerous(character) {
+            let _ = write!(out, "\\u{:04x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +168,18 @@ mod tests {
             object.finish(),
             "{\"z\":\"\\\"\\n\\u001bé\",\"a\":18446744073709551615,\"n\":null,\"d\":0.500}"
         );
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_written_as_it_is() {
+        let text = "\u{1b}[2J\u{7f}\u{9b}H\u{202e}漢é\u{2028}";
+        let mut object = Object::new();
+        object.text("t\u{9b}", text);
+        let json = object.finish();
+        let escaped = r#"{"t\u009b":"\u001b[2J\u007f\u009bH\u202e漢é\u2028"}"#;
+        assert_eq!(json, escaped);
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read["t\u{9b}"], text);
     }
 
     #[test]

@@ -155,8 +155,8 @@ impl MessagePrinter {
             _ => ("the record's terminator", "-0 or "),
         };
         say(&format!(
-            "message {id} of queue \"{queue}\" holds {what} and was not printed; \
-             {instead}use {or}-o jsonl"
+            "message {id} of queue \"{queue}\" holds {what} and was not printed; {instead}use \
+             {or}-o jsonl"
         ));
     }
 

@@ -23,7 +23,7 @@ pub use screen::{Region, Size, can_move_cursor, clipped, display_width};
 pub use sheet::Sheet;
 pub use shown::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -215,12 +215,7 @@ impl Out {
                     self.leave_unread();
                     return Err(Failure::ClosedPipe);
                 }
-                Err(error) => {
-                    return Err(Failure::Io(format!(
-                        "cannot write to standard output: {}",
-                        std::io::Error::from(error)
-                    )));
-                }
+                Err(error) => return Err(cannot_write(&error.into())),
             }
         }
         Ok(())
@@ -270,19 +265,43 @@ pub fn tell(failure: &Failure, json: bool) {
     if failure.is_quiet() {
         return;
     }
-    let mut text = format!("qctl: {failure}\n");
-    if let Some(hints) = failure.hints() {
-        text.push_str(hints);
-        text.push('\n');
-    }
+    let mut text = told(failure);
     if json {
         text.push_str(&failure_object(failure));
         text.push('\n');
     }
+    write_error(&text);
+}
+
+/// The line of a failure, and those that help behind it.
+fn told(failure: &Failure) -> String {
+    let mut text = format!("qctl: {}\n", escape(failure.to_string().as_bytes(), false));
+    if let Some(hints) = failure.hints() {
+        text.push_str(&escape(hints.as_bytes(), true));
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes to standard error in one write, so that the lines of workers that share a log stay whole.
+/// One that is closed or full leaves nobody to tell.
+pub fn write_error(text: &str) {
     progress::clear();
-    // In one write, so that the lines of workers that share a log stay whole. A standard error that
-    // is closed or full leaves nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes help, or the version, to standard output.
+pub fn put_help(help: &clap::Error) -> Result<(), Failure> {
+    let written = help.print().and_then(|()| std::io::stdout().flush());
+    written.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::ClosedPipe,
+        _ => cannot_write(&error),
+    })
+}
+
+/// Why standard output takes nothing.
+pub fn cannot_write(error: &std::io::Error) -> Failure {
+    Failure::Io(format!("cannot write to standard output: {error}"))
 }
 
 /// Ends an output for `eval`, so that it has the status too: what fails may have written nothing, and
@@ -302,10 +321,7 @@ fn one_record_only() -> Failure {
 
 /// Says something besides the data, in one line on standard error.
 pub fn say(text: &str) {
-    progress::clear();
-    let line = format!("qctl: {}\n", escape(text.as_bytes(), false));
-    // In one write; a standard error that is closed or full leaves nobody to tell.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    write_error(&format!("qctl: {}\n", escape(text.as_bytes(), false)));
 }
 
 /// The object of a failure.
@@ -347,6 +363,15 @@ pub mod testing {
             self.flush().unwrap();
             String::from_utf8_lossy(self.captured.as_deref().unwrap_or_default()).into_owned()
         }
+    }
+
+    #[test]
+    fn failure_is_one_line_without_control_characters() {
+        let failure = Failure::Missing("cannot read a\u{1b}]0;t\u{7}\nb\u{9b}: no".to_owned());
+        assert_eq!(told(&failure), "qctl: cannot read a\\x1b]0;t\\x07\\nb\\u{9b}: no\n");
+        let hints = "tip\u{1b}[1m\nUsage".to_owned();
+        let failure = Failure::Parse { text: "what".to_owned(), hints };
+        assert_eq!(told(&failure), "qctl: what\ntip\\x1b[1m\nUsage\n");
     }
 
     #[test]

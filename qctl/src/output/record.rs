@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table};
 
-use super::{Object, Out, csv, one_record_only, shell};
+use super::{Object, Out, csv, escape, one_record_only, shell};
 use crate::args::Format;
 use crate::exit::Failure;
 use crate::units::{show_duration, show_size};
@@ -10,7 +10,7 @@ use crate::units::{show_duration, show_size};
 /// One field's value, with the unit that decides how people see it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Text without control characters.
+    /// Text, whose control characters are escaped but for JSON and for a shell.
     Text(String),
     /// A number; the largest one is "unlimited".
     Count(u64),
@@ -40,8 +40,12 @@ pub type Record = Vec<(String, Value)>;
 const UNLIMITED: u64 = qd_protocol::attributes::UNLIMITED;
 
 impl Value {
-    /// As in a plain line.
+    /// As in a plain line: without control characters.
     pub fn plain(&self) -> String {
+        escape(self.text().as_bytes(), false)
+    }
+
+    fn text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
             Self::Count(UNLIMITED) | Self::Bytes(UNLIMITED) => "unlimited".to_owned(),
@@ -170,7 +174,8 @@ impl Records {
             Format::Shell => {
                 let mut text = Vec::new();
                 for (name, value) in self.columns.iter().zip(self.cells(record)) {
-                    shell::put_assignment(&mut text, name, value.plain().as_bytes());
+                    let value = if out.raw { value.text() } else { value.plain() };
+                    shell::put_assignment(&mut text, name, value.as_bytes());
                 }
                 out.put(&text)?;
             }
@@ -296,6 +301,7 @@ pub fn checked_columns(asked: &[String], known: &[String]) -> Result<Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::display_width;
 
     fn record(name: &str, ready: u64) -> Record {
         vec![
@@ -371,6 +377,39 @@ mod tests {
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[0].starts_with("NAME"), "{text}");
         assert!(lines[2].contains("  200"), "{text}");
+    }
+
+    #[test]
+    fn text_has_no_control_characters_in_any_form_that_is_shown() {
+        let evil = "/tmp/\u{1b}[2J\n\u{9b}\tx";
+        for (format, expected) in [
+            (Format::Plain, "/tmp/\\x1b[2J\\n\\u{9b}\\tx\n"),
+            (Format::Csv, "name\n/tmp/\\x1b[2J\\n\\u{9b}\\tx\n"),
+            (Format::Table, "NAME\n/tmp/\\x1b[2J\\n\\u{9b}\\tx\n"),
+            (Format::Json, "[{\"name\":\"/tmp/\\u001b[2J\\n\\u009b\\tx\"}]\n"),
+        ] {
+            let mut out = Out::captured(format);
+            out.columns = vec!["name".to_owned()];
+            assert_eq!(written(out, true, &[record(evil, 1)]), expected);
+        }
+        for (raw, expected) in [
+            (true, format!("QCTL_NAME='{evil}'\n")),
+            (false, "QCTL_NAME='/tmp/\\x1b[2J\\n\\u{9b}\\tx'\n".to_owned()),
+        ] {
+            let mut out = Out::captured(Format::Shell);
+            (out.raw, out.columns) = (raw, vec!["name".to_owned()]);
+            assert_eq!(written(out, false, &[record(evil, 1)]), expected);
+        }
+    }
+
+    #[test]
+    fn wide_and_combining_characters_keep_columns_in_their_places() {
+        let names = ["漢字", "e\u{301}e\u{301}", "ab", "ﾊﾝ", "🦀"];
+        let records: Vec<Record> = names.iter().map(|name| record(name, 7)).collect();
+        let text = written(Out::captured(Format::Table), true, &records);
+        let before = |line: &str| display_width(line.split_once("      7").unwrap().0);
+        let places: Vec<usize> = text.lines().skip(1).map(before).collect();
+        assert_eq!(places, [4; 5], "{text}");
     }
 
     #[test]

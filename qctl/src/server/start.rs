@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::find::{OwnServer, Target, qd_binary};
 use crate::exit::Failure;
+use crate::output::say;
 
 /// How long all of starting and connecting may take.
 const START_WITHIN: Duration = Duration::from_secs(10);
@@ -105,11 +106,11 @@ fn held_by_another(data: &Path, pid: u32) -> bool {
 }
 
 fn announce(child: &Child, own: &OwnServer) {
-    eprintln!(
-        "qctl: started a qd for this user (pid {}, data in {}; end it with: qctl server stop)",
+    say(&format!(
+        "started a qd for this user (pid {}, data in {}; end it with: qctl server stop)",
         child.id(),
         own.data.display()
-    );
+    ));
 }
 
 fn died(own: &OwnServer, status: &str, log_start: u64) -> Failure {

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio::stdin;
 
 use crate::exit::Failure;
+use crate::output::write_error;
 use crate::session::{Session, StdinUse};
 
 /// How often a question looks for its answer.
@@ -37,7 +38,7 @@ fn line_is_there() -> bool {
 
 /// Asks for the queue's name on the terminal; another answer is a failure: the queue was not `done`.
 pub async fn confirm(queue: &QueueName, question: &str, done: &str) -> Result<(), Failure> {
-    eprint!("{question}: ");
+    write_error(&format!("{question}: "));
     // Read only once a line is there: a thread left in the read by Ctrl-C would take the next
     // command away from the prompt.
     while !line_is_there() {

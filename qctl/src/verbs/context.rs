@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use crate::args::Format;
 use crate::config::{self, Config, Context, DEFAULT, check_name};
 use crate::exit::{Exit, Failure};
-use crate::output::{Deeds, Record, Records, Value};
+use crate::output::{Deeds, Record, Records, Value, say};
 use crate::session::Session;
 
 /// Of the record of a context.
@@ -130,7 +130,7 @@ fn show(session: &mut Session, name: Option<String>) -> Result<Exit, Failure> {
         None => config::resolve(session.global.clone())?.of_context,
     };
     let Some(name) = in_use.filter(|name| name != DEFAULT) else {
-        eprintln!("qctl: no context is in use");
+        say("no context is in use");
         return Ok(Exit::Negative);
     };
     let config = Config::load()?;
@@ -163,7 +163,7 @@ fn use_context(session: &mut Session, name: &str) -> Result<Exit, Failure> {
 fn warn_of_environment() {
     for name in ["QCTL_SERVER", "QCTL_CONTEXT"] {
         if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
-            eprintln!("qctl: {name} is set, and goes before the context");
+            say(&format!("{name} is set, and goes before the context"));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::confirm::{confirm, held, may_ask, messages};
 use super::headers::{check_headers_asked, parse_header};
 use super::paged::ask;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Record, Records, Value};
+use crate::output::{Out, Record, Records, Value, say};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::units;
@@ -75,7 +75,7 @@ impl Purge {
         self.report(&mut session.out, records, &total)?;
         if total.skipped > 0 {
             let they = if total.skipped == 1 { "it is" } else { "they are" };
-            eprintln!("qctl: {} skipped: {they} leased", messages(total.skipped));
+            say(&format!("{} skipped: {they} leased", messages(total.skipped)));
         }
         Ok(Exit::Done)
     }

@@ -353,11 +353,11 @@ impl Receiving {
         let settling = std::mem::take(&mut self.settling);
         self.settlement.refused += settling.len() as u64;
         for held in settling {
-            eprintln!(
-                "qctl: message {} was written, and may come back: the connection to {lost} was lost \
+            say(&format!(
+                "message {} was written, and may come back: the connection to {lost} was lost \
                  before it was known to be deleted",
                 held.id
-            );
+            ));
         }
     }
 

@@ -15,7 +15,7 @@ use super::confirm::messages;
 use super::headers::{check_headers_asked, parse_header};
 use super::paged::ask;
 use crate::exit::{Exit, Failure};
-use crate::output::{Out, Record, Records, Value, tell};
+use crate::output::{Out, Record, Records, Value, say, tell};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::units;
@@ -220,7 +220,7 @@ impl Total {
         let text = format!("{} skipped{more}", messages(self.skipped));
         match &self.refusal {
             Some(refusal) => tell(&Failure::Refused(refusal.clone()).after(text), json),
-            None => eprintln!("qctl: {text}"),
+            None => say(&text),
         }
     }
 }

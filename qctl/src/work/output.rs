@@ -5,15 +5,15 @@
 //! mixed with anything else.
 
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::exit::Failure;
+use crate::output::{cannot_write, escape};
 
 /// Bytes of commands that may wait to be written.
 pub const ROOM_BYTES: usize = 1 << 20;
@@ -44,8 +44,8 @@ enum Piece {
 pub struct Output {
     pieces: Sender<Piece>,
     room: Arc<Semaphore>,
-    /// Nobody reads standard output any more.
-    closed: Arc<AtomicBool>,
+    /// Why standard output takes nothing any more.
+    broken: Arc<OnceLock<Failure>>,
 }
 
 impl Output {
@@ -53,18 +53,18 @@ impl Output {
     pub fn start() -> Result<Self, Failure> {
         let (pieces, receiver) = channel();
         let room = Arc::new(Semaphore::new(ROOM_BYTES));
-        let closed = Arc::new(AtomicBool::new(false));
-        let output = Self { pieces, room: Arc::clone(&room), closed: Arc::clone(&closed) };
+        let broken = Arc::new(OnceLock::new());
+        let output = Self { pieces, room: Arc::clone(&room), broken: Arc::clone(&broken) };
         let thread = std::thread::Builder::new().name("output".to_owned()).stack_size(64 << 10);
         thread
-            .spawn(move || write_pieces(&receiver, &room, &closed))
+            .spawn(move || write_pieces(&receiver, &room, &broken))
             .map_err(|error| Failure::Io(format!("cannot start a thread: {error}")))?;
         Ok(output)
     }
 
     /// Says a line on standard error.
     pub fn say(&self, text: &str) {
-        let bytes = format!("{text}\n").into_bytes();
+        let bytes = format!("{}\n", escape(text.as_bytes(), false)).into_bytes();
         let _ = self.pieces.send(Piece::Bytes { stream: Stream::Err, bytes, room: 0 });
     }
 
@@ -79,12 +79,12 @@ impl Output {
         };
         permit.forget();
         let sent = self.pieces.send(Piece::Bytes { stream, bytes, room });
-        sent.is_ok() && !(stream == Stream::Out && self.is_closed())
+        sent.is_ok() && !(stream == Stream::Out && self.broken().is_some())
     }
 
-    /// True when whoever read standard output has gone away.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+    /// Why standard output takes nothing any more: whoever read it has gone away, or the disk is full.
+    pub fn broken(&self) -> Option<Failure> {
+        self.broken.get().cloned()
     }
 
     /// Waits until all is written that was passed on before.
@@ -96,7 +96,7 @@ impl Output {
     }
 }
 
-fn write_pieces(pieces: &Receiver<Piece>, room: &Semaphore, closed: &AtomicBool) {
+fn write_pieces(pieces: &Receiver<Piece>, room: &Semaphore, broken: &OnceLock<Failure>) {
     for piece in pieces {
         match piece {
             Piece::Bytes { stream, bytes, room: permits } => {
@@ -105,8 +105,13 @@ fn write_pieces(pieces: &Receiver<Piece>, room: &Semaphore, closed: &AtomicBool)
                     // Nobody is there to be told.
                     Stream::Err => write_all(rustix::stdio::stderr(), &bytes).or(Ok(())),
                 };
-                if written.is_err() {
-                    closed.store(true, Ordering::Relaxed);
+                if let Err(error) = written {
+                    let failure = match error {
+                        Errno::PIPE => Failure::ClosedPipe,
+                        error => cannot_write(&error.into()),
+                    };
+                    // The first one tells most.
+                    let _ = broken.set(failure);
                 }
                 room.add_permits(permits as usize);
             }

@@ -138,8 +138,11 @@ impl Worker {
             () = async { stop.signal(3).await; sleep(LAST_WORDS).await } => {}
         }
         result?;
+        // What the last commands wrote may have gone nowhere.
+        let broken = self.output.broken();
         match self.stopping {
             Some(Err(failure)) => Err(failure),
+            _ if broken.is_some() => broken.map_or(Ok(Exit::Done), Err),
             _ if self.tally.is_good() && !self.later => Ok(Exit::Done),
             _ => Ok(Exit::Negative),
         }
@@ -303,8 +306,8 @@ impl Worker {
     fn tick(&mut self) {
         self.clock.tick();
         self.renew_due();
-        if self.output.is_closed() {
-            self.stop(Err(Failure::ClosedPipe));
+        if let Some(failure) = self.output.broken() {
+            self.stop(Err(failure));
         }
         if !self.ready.is_empty() && self.ready_since.elapsed() > IDLE_MAX {
             // Somebody else may have time for them.

@@ -27,6 +27,7 @@ cases! {
     columns_are_known_before_anything_is_done
     contexts_are_servers_with_a_name
     contradictory_flags_of_dead_letters_are_2
+    control_characters_are_escaped
     create_compares_only_the_attributes_given
     create_refuses_what_no_queue_may_have
     csv_has_a_header_and_quotes

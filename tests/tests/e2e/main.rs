@@ -15,16 +15,14 @@ mod lives;
 mod manual;
 mod offline;
 mod order;
-<<<<<<< HEAD
-mod pings;
-=======
 mod outputs;
->>>>>>> b2313b4 (qctl: JSON schemas of messages, queues and errors, and a test of every verb in every form)
+mod pings;
 mod prompt;
 mod readme;
 mod repeats;
 mod schemas;
 mod shells;
+mod sinks;
 mod sizes;
 mod stop;
 mod streams;

@@ -82,12 +82,13 @@ impl Worker {
         }));
     }
 
-    /// Whether whoever read what commands write has gone away: then it is over.
+    /// Whether what commands write goes nowhere any more: then it is over.
     pub(super) fn is_unread(&mut self) -> bool {
-        let unread = self.output.is_closed() || reader_is_gone();
-        if unread {
-            self.stop(Err(Failure::ClosedPipe));
-        }
-        unread
+        let gone = || reader_is_gone().then_some(Failure::ClosedPipe);
+        let Some(failure) = self.output.broken().or_else(gone) else {
+            return false;
+        };
+        self.stop(Err(failure));
+        true
     }
 }

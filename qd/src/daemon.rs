@@ -1,6 +1,7 @@
 //! The daemon's life: open the data, listen, serve, stop.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -38,7 +39,7 @@ pub enum DaemonError {
     #[error("{path}: {error}")]
     Open {
         /// The state file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         error: StoreError,
     },
@@ -46,9 +47,17 @@ pub enum DaemonError {
     #[error("{path}: {error}")]
     Recover {
         /// The data directory.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         error: ReplicatorError,
+    },
+    /// The disk gives back other bytes than were written.
+    #[error("stopped serving: {path}: {error}")]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// What is damaged.
+        error: StoreError,
     },
     /// Nothing can be saved any more; nothing unsaved was acknowledged.
     #[error("stopped serving, because what is not on disk may not be acknowledged: {0}")]
@@ -75,13 +84,17 @@ impl DaemonError {
             | Self::Open { error: StoreError::InUse, .. } => 75,
             Self::Config(_)
             | Self::Listen(ListenError::NotLoopback(_))
-            | Self::Open { error: StoreError::Format { .. } | StoreError::Foreign, .. }
+            | Self::Open {
+                error: StoreError::Format { .. } | StoreError::Plain | StoreError::Foreign,
+                ..
+            }
             | Self::Recover { error: ReplicatorError::Log(LogError::Format { .. }), .. } => 78,
             Self::Engine => 70,
             Self::DataDir(_)
             | Self::Listen(_)
             | Self::Open { .. }
             | Self::Recover { .. }
+            | Self::Damaged { .. }
             | Self::Replicator(_)
             | Self::Io { .. } => 74,
         }
@@ -150,14 +163,14 @@ async fn live(settings: &Settings, server: Arc<Server>, engine: Engine) -> Resul
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
         () = server.shutdown.notified() => "a client's request",
-        end = &mut engine_end => return Err(engine_failure(end)),
+        end = &mut engine_end => return Err(engine_failure(settings, end)),
     };
     tracing::info!("stopping on {reason}");
     let _ = stop.send(true);
     server.broker.stop();
     match engine_end.await {
         Ok(Ok(())) => {}
-        end => return Err(engine_failure(end)),
+        end => return Err(engine_failure(settings, end)),
     }
     let _ = serving.await;
     let _ = engine.join();
@@ -166,9 +179,13 @@ async fn live(settings: &Settings, server: Arc<Server>, engine: Engine) -> Resul
 }
 
 fn engine_failure(
+    settings: &Settings,
     end: Result<Result<(), ReplicatorError>, oneshot::error::RecvError>,
 ) -> DaemonError {
     match end {
+        Ok(Err(ReplicatorError::Store(error @ StoreError::Damaged(_)))) => {
+            DaemonError::Damaged { path: settings.data.clone(), error }
+        }
         Ok(Err(error)) => DaemonError::Replicator(error),
         // It ends well only when it is asked to, and silently only by a panic.
         Ok(Ok(())) | Err(_) => DaemonError::Engine,

@@ -83,7 +83,7 @@ impl From<io::Error> for ToolError {
 fn is_other_format(error: &ReplicatorError) -> bool {
     matches!(
         error,
-        ReplicatorError::Store(StoreError::Format { .. } | StoreError::Foreign)
+        ReplicatorError::Store(StoreError::Format { .. } | StoreError::Plain | StoreError::Foreign,)
             | ReplicatorError::Log(LogError::Format { .. })
     )
 }

@@ -11,11 +11,13 @@
 //!   memory knows and what it holds may differ.
 //! - A checkpoint has quick repair on, so opening after a crash never walks the tree. It is written
 //!   behind the back of whoever makes it (see `behind`), who asks later whether it is durable.
+//! - What the disk has altered is never read: every block of the file has a check sum (see `checked`).
 //! - Definitions of tables, keys and the format number stand in `schema`; layouts of values in
 //!   [`chunk`], [`waiting`], [`lanes`], [`marks`] and [`lease`].
 
 mod behind;
 mod check;
+mod checked;
 pub mod chunk;
 mod compact;
 mod dedup;
@@ -47,6 +49,7 @@ use redb::{
 use self_cell::self_cell;
 
 use behind::{Behind, By, Unwritten};
+use checked::{Checked, DamagedBlock, Opened};
 use overlay::Overlay;
 
 pub use check::check_file;
@@ -69,25 +72,48 @@ pub enum StoreError {
         /// Number in the file.
         found: u32,
     },
-    /// The file is a redb database, but not one of qd's.
-    #[error("the state file is not one of qd's: it has no format number")]
+    /// The file is a plain one of redb's.
+    #[error(
+        "this is a plain redb file, of another program or of a qd before format 7, and this qd reads format {FORMAT}; use the version of qd that wrote it, or dump there and load here"
+    )]
+    Plain,
+    /// The file is not one of qd's.
+    #[error(
+        "this is no state file of qd's, or its head is damaged in all four copies; if it is damaged, restore the data directory, state and log together, from a copy"
+    )]
     Foreign,
-    /// A row does not have its layout.
-    #[error("the state is damaged: {0}")]
+    /// The disk gives back other bytes than were written, or a row does not have its layout.
+    #[error(
+        "the state is damaged: {0}. Restore the data directory, state and log together, from a copy"
+    )]
     Damaged(String),
     /// An earlier change failed.
     #[error("the state cannot be changed any more since a change of it failed")]
     Ended,
     /// redb or the disk failed.
     #[error("state file: {0}")]
-    Redb(#[from] redb::Error),
+    Redb(redb::Error),
+}
+
+fn is_damage(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<DamagedBlock>)
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            redb::Error::Io(error) if is_damage(&error) => Self::Damaged(error.to_string()),
+            other => Self::Redb(other),
+        }
+    }
 }
 
 macro_rules! from_redb {
     ($($error:ident),+) => {$(
         impl From<redb::$error> for StoreError {
             fn from(error: redb::$error) -> Self {
-                Self::Redb(error.into())
+                redb::Error::from(error).into()
             }
         }
     )+};
@@ -106,7 +132,7 @@ impl From<redb::DatabaseError> for StoreError {
     fn from(error: redb::DatabaseError) -> Self {
         match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse,
-            other => Self::Redb(other.into()),
+            other => redb::Error::from(other).into(),
         }
     }
 }
@@ -133,9 +159,12 @@ impl StoreError {
             Self::Redb(Io(error)) => {
                 matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
             }
-            Self::Redb(_) | Self::InUse | Self::Format { .. } | Self::Foreign | Self::Ended => {
-                false
-            }
+            Self::Redb(_)
+            | Self::InUse
+            | Self::Format { .. }
+            | Self::Plain
+            | Self::Foreign
+            | Self::Ended => false,
         }
     }
 }
@@ -145,6 +174,26 @@ fn file(path: &Path) -> Result<impl StorageBackend + use<>> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     Ok(FileBackend::new(options.open(path).map_err(from_io)?)?)
+}
+
+/// The database over any storage, past all that is held true of its rows: for tests that damage them.
+pub fn database_backend(backend: impl StorageBackend) -> Result<Database> {
+    Ok(Builder::new().create_with_backend(checked(backend, "state")?)?)
+}
+
+/// What errors call a file.
+fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
+}
+
+/// A file of this format, with its check sums.
+fn checked(file: impl StorageBackend, name: &str) -> Result<Checked> {
+    match Checked::open(file, name).map_err(from_io)? {
+        Opened::Whole(checked) => Ok(checked),
+        Opened::Format(found) => Err(StoreError::Format { found }),
+        Opened::Plain => Err(StoreError::Plain),
+        Opened::Foreign => Err(StoreError::Foreign),
+    }
 }
 
 fn from_io(error: std::io::Error) -> StoreError {
@@ -190,7 +239,9 @@ impl Store {
     /// Opens the file, or makes it with identity `node` when it is not there or empty. Pages of the
     /// file take `cache_bytes` of memory at most.
     pub fn open(path: &Path, cache_bytes: usize, node: u64) -> Result<Self> {
-        let open = |path: &Path| Self::open_behind(file(path)?, By::Thread, cache_bytes, node);
+        let name = name(path);
+        let open =
+            |path: &Path| Self::open_behind(file(path)?, &name, By::Thread, cache_bytes, node);
         if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             return open(path);
         }
@@ -214,50 +265,33 @@ impl Store {
         cache_bytes: usize,
         node: u64,
     ) -> Result<Self> {
-        Self::open_behind(backend, By::Caller, cache_bytes, node)
+        Self::open_behind(backend, "state", By::Caller, cache_bytes, node)
     }
 
     /// Opens the file to look at it: whatever is changed here, nothing is written to it. What is read of
     /// it is added to `read`.
     pub fn open_overlaid(path: &Path, cache_bytes: usize, read: Arc<AtomicU64>) -> Result<Self> {
         let file = Overlay::open(path, read).map_err(from_io)?;
-        Self::open_behind(file, By::Caller, cache_bytes, 0)
+        Self::open_behind(file, &name(path), By::Caller, cache_bytes, 0)
     }
 
     fn open_behind(
         backend: impl StorageBackend,
+        name: &str,
         by: By,
         cache_bytes: usize,
         node: u64,
     ) -> Result<Self> {
-        let (behind, unwritten) = Behind::new(backend, by).map_err(from_io)?;
+        let checked = checked(backend, name)?;
+        let (behind, unwritten) = Behind::new(checked, by).map_err(from_io)?;
         let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(behind)?;
-        let format = Self::format(&db)?;
-        if let Some(found) = format.filter(|found| *found != FORMAT) {
-            return Err(StoreError::Format { found });
-        }
+        let is_new = db.begin_read()?.list_tables()?.next().is_none();
         let mut store = Self { session: Some(Session::begin(&db)?), db, unwritten };
-        if format.is_none() {
+        if is_new {
             store.write(|tables| tables.initialise(node))?;
             store.checkpoint()?;
         }
         Ok(store)
-    }
-
-    /// The format number; `None` in an empty database.
-    fn format(db: &Database) -> Result<Option<u32>> {
-        let txn = db.begin_read()?;
-        if txn.list_tables()?.next().is_none() {
-            return Ok(None);
-        }
-        let meta = match txn.open_table(schema::META) {
-            Ok(meta) => meta,
-            Err(redb::TableError::Storage(error)) => return Err(error.into()),
-            Err(_) => return Err(StoreError::Foreign),
-        };
-        let row = meta.get(schema::META_FORMAT)?.ok_or(StoreError::Foreign)?;
-        let bytes = row.value().try_into().map_err(|_| StoreError::Foreign)?;
-        Ok(Some(u32::from_le_bytes(bytes)))
     }
 
     /// Runs `change` on the tables.

@@ -48,7 +48,8 @@ impl Daemon {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
         let (child, log_start) = start(directory.path(), &flags);
         let mut daemon = Self { directory, flags, child, log_start };
-        daemon.wait_until_ready();
+        let is_ready = daemon.wait_until_ready();
+        assert!(is_ready, "qd ended:\n{}", daemon.log());
         daemon
     }
 
@@ -171,21 +172,30 @@ impl Daemon {
     }
 
     /// Starts it again on the same data, after it has ended.
+    ///
+    /// # Panics
+    ///
+    /// When it ends before it is ready.
     pub fn restart(&mut self) {
-        let (child, log_start) = start(self.directory.path(), &self.flags);
-        (self.child, self.log_start) = (child, log_start);
-        self.wait_until_ready();
+        let is_ready = self.try_restart();
+        assert!(is_ready, "qd ended:\n{}", self.log());
     }
 
-    fn wait_until_ready(&mut self) {
+    /// The same; false: it has ended before it was ready.
+    pub fn try_restart(&mut self) -> bool {
+        let (child, log_start) = start(self.directory.path(), &self.flags);
+        (self.child, self.log_start) = (child, log_start);
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> bool {
         let socket = self.socket();
-        let ended = wait_until("the daemon gets ready", SOON, || {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Some(Some(status));
+        wait_until("the daemon gets ready", SOON, || {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return Some(false);
             }
-            UnixStream::connect(&socket).is_ok().then_some(None)
-        });
-        assert!(ended.is_none(), "qd ended with {ended:?}:\n{}", self.log());
+            UnixStream::connect(&socket).is_ok().then_some(true)
+        })
     }
 }
 

@@ -198,10 +198,13 @@ impl Raw {
                 return Ok(Some(frame));
             }
             let mut bytes = vec![0; 64 << 10];
-            let read = self.socket.read(&mut bytes)?;
-            if read == 0 {
-                return Ok(None);
-            }
+            let read = match self.socket.read(&mut bytes) {
+                Ok(0) => return Ok(None),
+                Ok(read) => read,
+                // Whoever stops this process and lets it go on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
             self.buffer.extend_from_slice(&bytes[..read]);
         }
     }

@@ -5,7 +5,8 @@
 //!
 //! - Nothing that was handed over behind a sync reaches the file before that sync is over. So the
 //!   file is at any time what it would be if every sync were waited for, only later.
-//! - A read sees every write before it, also one that is not in the file yet.
+//! - A read sees every write before it, also one that is not in the file yet, and does not look in the
+//!   file for what is to be written there.
 //! - At most [`WAITING_BYTES_MAX`] and one write wait; past that whoever writes waits too.
 //! - After a failure every operation fails with it, and nothing more is written.
 //!
@@ -17,7 +18,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -42,6 +43,13 @@ pub(super) enum By {
     Caller,
 }
 
+/// A file of which a part can be brought to the disk.
+pub(super) trait Portions: StorageBackend {
+    /// Brings what was written so far to the disk, so that the next sync has less to do. It makes
+    /// nothing durable by itself.
+    fn sync_portion(&self) -> io::Result<()>;
+}
+
 /// Writes up to a sync.
 #[derive(Debug, Default)]
 struct Batch {
@@ -64,7 +72,7 @@ struct State {
 
 #[derive(Debug)]
 struct Shared {
-    file: Box<dyn StorageBackend>,
+    file: Box<dyn Portions>,
     by: By,
     state: Mutex<State>,
     /// There is something to write.
@@ -165,9 +173,28 @@ fn again(error: &io::Error) -> io::Error {
     }
 }
 
+/// What of a range none of these writes covers.
+fn gaps(range: Range<u64>, writes: &[(u64, Bytes)]) -> Vec<Range<u64>> {
+    let mut covered: Vec<Range<u64>> =
+        writes.iter().map(|(at, data)| *at..at + data.len() as u64).collect();
+    covered.sort_unstable_by_key(|write| write.start);
+    let mut gaps = Vec::new();
+    let mut at = range.start;
+    for write in covered {
+        if at < write.start {
+            gaps.push(at..write.start);
+        }
+        at = at.max(write.end);
+    }
+    if at < range.end {
+        gaps.push(at..range.end);
+    }
+    gaps
+}
+
 impl Behind {
     /// A file that is written to behind its user's back.
-    pub fn new(file: impl StorageBackend, by: By) -> io::Result<(Self, Unwritten)> {
+    pub fn new(file: impl Portions, by: By) -> io::Result<(Self, Unwritten)> {
         let shared = Arc::new(Shared {
             file: Box::new(file),
             by,
@@ -262,7 +289,7 @@ impl Shared {
         let mut portion = 0;
         for (offset, piece) in batch.pieces() {
             if portion >= PORTION_BYTES {
-                self.file.sync_data()?;
+                self.file.sync_portion()?;
                 portion = 0;
             }
             self.file.write(offset, &piece)?;
@@ -287,9 +314,9 @@ impl StorageBackend for Behind {
             .map(|(at, data)| (at, data.clone()))
             .collect();
         drop(state);
-        let is_whole = |(at, data): &(u64, Bytes)| *at <= offset && at + data.len() as u64 >= end;
-        if !unwritten.iter().any(is_whole) {
-            self.shared.file.read(offset, out)?;
+        for gap in gaps(offset..end, &unwritten) {
+            let part = (gap.start - offset) as usize..(gap.end - offset) as usize;
+            self.shared.file.read(gap.start, &mut out[part])?;
         }
         for (at, data) in unwritten {
             let from = at.max(offset);
@@ -388,6 +415,18 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+
+    impl Portions for InMemoryBackend {
+        fn sync_portion(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Portions for Failing {
+        fn sync_portion(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     /// A file that fails from some write on.
     #[derive(Debug)]

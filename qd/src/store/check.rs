@@ -1,4 +1,5 @@
-//! Holding the state file against redb's own check sums, without changing it.
+//! Holding the state file against its check sums, those of its blocks and redb's own, without changing
+//! it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use redb::Builder;
 
 use super::overlay::Overlay;
-use super::{Result, Store, StoreError, from_io, schema};
+use super::{Result, StoreError, checked, from_io, name};
 
 /// Reads every page of the state file. Returns what is wrong with the file, one line each; what is read of
 /// it is added to `read`.
@@ -28,16 +29,10 @@ fn check(path: &Path, cache_bytes: usize, read: &Arc<AtomicU64>) -> Result<Vec<S
         let file = Overlay::open(path, Arc::clone(read)).map_err(from_io)?;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes).set_check_integrity_on_open(integrity);
-        Ok::<_, StoreError>(builder.create_with_backend(file)?)
+        Ok::<_, StoreError>(builder.create_with_backend(checked(file, &name(path))?)?)
     };
     // Nothing of it is trusted before all check sums are right.
-    let db = open(true)?;
-    match Store::format(&db)? {
-        None => return Ok(vec!["the file has no tables".to_owned()]),
-        Some(schema::FORMAT) => {}
-        Some(found) => return Err(StoreError::Format { found }),
-    }
-    drop(db);
+    drop(open(true)?);
     // As a start opens it: what it would take for free is held against what is in use.
     let is_clean = open(false)?.check_integrity()?;
     let fault = "what the file says of its free pages is not true: new data could overwrite old";

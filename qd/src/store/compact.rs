@@ -8,21 +8,21 @@ use std::path::Path;
 
 use redb::{Builder, DatabaseError, StorageBackend};
 
-use super::{Result, Store, StoreError, file, schema};
+use super::{Result, checked, file, name};
 
 /// Moves pages of the file until it does not get shorter. Nobody else may have it open.
 pub fn compact_file(path: &Path, cache_bytes: usize) -> Result<()> {
-    compact_backend(file(path)?, cache_bytes)
+    compact_checked(file(path)?, &name(path), cache_bytes)
 }
 
 /// The same over any storage, for fault tests.
 pub fn compact_backend(backend: impl StorageBackend, cache_bytes: usize) -> Result<()> {
-    let mut db = Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?;
-    match Store::format(&db)? {
-        Some(schema::FORMAT) => {}
-        Some(found) => return Err(StoreError::Format { found }),
-        None => return Err(StoreError::Foreign),
-    }
+    compact_checked(backend, "state", cache_bytes)
+}
+
+fn compact_checked(backend: impl StorageBackend, name: &str, cache_bytes: usize) -> Result<()> {
+    let file = checked(backend, name)?;
+    let mut db = Builder::new().set_cache_size(cache_bytes).create_with_backend(file)?;
     while db.compact()? {}
     db.close().map_err(|error: DatabaseError| error.into())
 }

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | `format` u32, `node` u64, `position` (see [`super::Position`]) |
+//! | `meta` | name | `node` u64, `position` (see [`super::Position`]) |
 //! | `queues` | queue | the queue's row (`shard::queue`) |
 //! | `chunks` | queue, id of the first message | immutable chunk ([`super::chunk`]) |
 //! | `parts` | queue, id, number | a piece of a large message, 65,472 bytes but for the last |
@@ -35,17 +35,17 @@
 //!
 //! # Changing the format
 //!
-//! 1. Raise [`FORMAT`].
+//! 1. Raise [`FORMAT`]. It stands in the head of the file, the same way in every format.
 //! 2. Change the definition here and the layout where the value is encoded, with its page above.
 //! 3. Before 1.0 the way from one format to the next is dump and load; say so in the CHANGELOG.
 //! 4. Extend the test that a store of another format is refused (`tests/`, "newer format").
 
 use redb::TableDefinition;
 
-/// Number of the format below; a store with another number is refused.
-pub const FORMAT: u32 = 6;
+/// Number of the format below and of the file that holds it (`checked`, where the number
+/// stands); a store with another number is refused.
+pub const FORMAT: u32 = 7;
 
-pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_NODE: &str = "node";
 pub(super) const META_POSITION: &str = "position";
 

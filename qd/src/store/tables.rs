@@ -6,9 +6,9 @@ use super::chunk::{ChunkView, LARGE_CHUNK_BYTES_MAX};
 use super::lease::{Delivered, LeaseRow};
 use super::marks::Marks;
 use super::schema::{
-    BLOCKED, CHUNKS, DEDUP, DEDUP_ENDS, DEDUP_WINDOWS, DELAYED, DUE, EXPIRY, FORMAT, GRAVES, HOLDS,
-    LEASE_ENDS, LEASES, MARKS, META, META_FORMAT, META_NODE, META_POSITION, PARTS, PRODUCERS,
-    QUEUES, RETURNED, RING, TRIED, TURNS, WAITING,
+    BLOCKED, CHUNKS, DEDUP, DEDUP_ENDS, DEDUP_WINDOWS, DELAYED, DUE, EXPIRY, GRAVES, HOLDS,
+    LEASE_ENDS, LEASES, MARKS, META, META_NODE, META_POSITION, PARTS, PRODUCERS, QUEUES, RETURNED,
+    RING, TRIED, TURNS, WAITING,
 };
 use super::{Result, StoreError};
 
@@ -132,7 +132,6 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn initialise(&mut self, node: u64) -> Result<()> {
-        self.meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..])?;
         self.meta.insert(META_NODE, &node.to_le_bytes()[..])?;
         self.set_position(Position { applied: 0, now_ms: 0, next_queue: 1 })
     }

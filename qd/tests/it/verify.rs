@@ -2,11 +2,12 @@
 
 use qd::shard::command::{Action, Create};
 use qd::shard::{Command, Machine};
+use qd::store::database_backend;
 use qd_protocol::AttributeChanges;
 use qd_protocol::attributes::DeadLetter;
 use qd_protocol::message::Properties;
 use qd_protocol::verbs::{Due, IfExists, SendEntry};
-use redb::{Builder, Key, TableDefinition, Value};
+use redb::{Key, TableDefinition, Value};
 
 use crate::machine::{Run, name, plain, stored, with_dedup, with_header};
 use crate::memory::Memory;
@@ -98,7 +99,7 @@ fn change<K: Key + 'static, V: Value + 'static>(
     table: TableDefinition<'_, K, V>,
     change: impl FnOnce(&mut redb::Table<'_, K, V>),
 ) {
-    let db = Builder::new().create_with_backend(storage.clone()).unwrap();
+    let db = database_backend(storage.clone()).unwrap();
     let txn = db.begin_write().unwrap();
     change(&mut txn.open_table(table).unwrap());
     txn.commit().unwrap();

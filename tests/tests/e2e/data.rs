@@ -5,14 +5,19 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use qd_protocol::Body;
 use qd_tests::daemon::{run_qd, temporary_directory};
 use qd_tests::{Daemon, Done, Run, programs};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, TableDefinition};
 use rustix::process::Signal;
 
 use crate::wire::{create, receive, send, statistics};
 
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// Bytes of a block of the state file, and blocks of its head, each with the format number at 8 and a
+/// CRC-32C of all else at 12.
+const BLOCK: usize = 4096;
+const HEAD_BLOCKS: usize = 4;
+
 const OTHER: TableDefinition<u64, u64> = TableDefinition::new("other");
 
 /// Runs a daemon that must end by itself.
@@ -119,26 +124,20 @@ fn data_of_a_newer_format_is_refused_with_78_and_left_as_it_was() {
     daemon.signal(Signal::TERM);
     daemon.wait_for_end();
     let file = daemon.data().join("state.redb");
-    let set = |format: u32| {
-        let db = Database::open(&file).unwrap();
-        let txn = db.begin_write().unwrap();
-        let mut meta = txn.open_table(META).unwrap();
-        let old = meta.get("format").unwrap().map(|value| value.value().to_vec());
-        meta.insert("format", &format.to_le_bytes()[..]).unwrap();
-        drop(meta);
-        txn.commit().unwrap();
-        old.unwrap()
-    };
-    let format = set(999);
-    assert_eq!(format.len(), 4, "the format number is a u32");
+    let before = fs::read(&file).unwrap();
+    let mut newer = before.clone();
+    for block in newer.chunks_exact_mut(BLOCK).take(HEAD_BLOCKS) {
+        block[8..12].copy_from_slice(&999u32.to_le_bytes());
+        let covered = [&block[..12], &block[16..]].concat();
+        block[12..16].copy_from_slice(&Body::new(covered).crc.to_le_bytes());
+    }
+    fs::write(&file, &newer).unwrap();
     let done = refused(&daemon.data(), &daemon.directory().join("other"));
     assert_eq!(done.exit, 78, "{done:?}");
     assert!(done.stderr.contains("999"), "{done:?}");
-    let db = Database::open(&file).unwrap();
-    let meta = db.begin_read().unwrap().open_table(META).unwrap();
-    assert_eq!(meta.get("format").unwrap().unwrap().value(), 999u32.to_le_bytes());
-    drop((meta, db));
-    set(u32::from_le_bytes(format.try_into().unwrap()));
+    assert!(done.stderr.contains(file.to_str().unwrap()), "{done:?}");
+    assert_eq!(fs::read(&file).unwrap(), newer);
+    fs::write(&file, &before).unwrap();
     daemon.restart();
     assert_eq!(statistics(&mut daemon.raw(), "jobs").sent, 0, "the queue is there");
 }
@@ -152,11 +151,61 @@ fn database_of_another_program_is_refused_with_78_and_left_as_it_was() {
     txn.open_table(OTHER).unwrap().insert(1, 2).unwrap();
     txn.commit().unwrap();
     drop(db);
+    let before = fs::read(&file).unwrap();
     let done = refused(directory.path(), &directory.path().join("s"));
     assert_eq!(done.exit, 78, "{done:?}");
-    let db = Database::open(&file).unwrap();
-    let other = db.begin_read().unwrap().open_table(OTHER).unwrap();
-    assert_eq!(other.get(1).unwrap().unwrap().value(), 2);
+    assert!(done.stderr.contains("plain redb file"), "{done:?}");
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+/// The bytes of a message's body are where they are on the disk: there one bit is another.
+#[test]
+fn flipped_bit_of_a_body_in_the_state_ends_the_daemon_which_names_the_place() {
+    let mut daemon = Daemon::new();
+    let mut raw = daemon.raw();
+    raw.call(&create("jobs")).unwrap();
+    let bodies: Vec<Vec<u8>> =
+        (0..200).map(|number| format!("message {number} ").into_bytes().repeat(900)).collect();
+    for body in &bodies {
+        raw.call(&send("jobs", &[body])).unwrap();
+    }
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_end();
+    let file = daemon.data().join("state.redb");
+    let whole = fs::read(&file).unwrap();
+    // Pages that are free now may hold it too.
+    let body = &bodies[100];
+    let places = whole.windows(body.len()).enumerate().filter(|(_, bytes)| bytes == body);
+    let places: Vec<usize> = places.map(|(at, _)| at + 5_000).collect();
+    let mut damaged = whole.clone();
+    for at in &places {
+        damaged[*at] ^= 1;
+    }
+    fs::write(&file, &damaged).unwrap();
+    // Each answer is right, up to that which needs the damaged block. A debug build of redb reads
+    // everything when it opens.
+    let receive = |daemon: &Daemon| daemon.qctl("receive jobs --body").run();
+    if daemon.try_restart() {
+        let received = bodies.iter().take_while(|body| {
+            let done = receive(&daemon);
+            assert!(done.exit == 69 || done.stdout == body[..], "{done:?}");
+            done.exit == 0
+        });
+        let received = received.count();
+        assert!((50..=100).contains(&received), "{received}");
+    }
+    assert_eq!(qd_tests::run::exit_number(daemon.wait_for_end()), 74);
+    let is_told = places.iter().any(|at| {
+        let told = format!("state.redb: the block at offset {} is not", at / BLOCK * BLOCK);
+        daemon.log().contains(&told)
+    });
+    assert!(is_told, "{places:?}: {}", daemon.log());
+    assert!(daemon.log().contains("Restore the data directory"), "{}", daemon.log());
+    // With the right bit all is there.
+    fs::write(&file, &whole).unwrap();
+    daemon.restart();
+    let left = statistics(&mut daemon.raw(), "jobs");
+    assert_eq!(left.ready + left.leased, 200);
 }
 
 #[test]

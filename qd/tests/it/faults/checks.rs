@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use qd_tests::Random;
 
-use super::flips::{Seen, killed, look, seen};
+use super::flips::{Seen, When, answers, killed, seen};
 use super::{Recorded, coin, image, random_actions, record, seeds};
 use crate::memory::{Ignored, Memory};
 
@@ -67,14 +67,14 @@ fn flipped_bit_of_the_state_that_somebody_would_meet_is_told() {
         let disk = killed(seed);
         let (exit, text) = check(&disk);
         assert_eq!(exit, 0, "{text}");
-        let reference = look(&disk.copy()).unwrap();
+        let right = answers(&mut disk.copy().local()).unwrap();
         let (mut random, bits) = (Random::new(seed), disk.used_bits());
         for _ in 0..BITS {
             let bit = bits[random.below(bits.len() as u64) as usize];
             let damaged = disk.copy();
             damaged.flip(None, bit);
             let (exit, text) = check(&damaged);
-            let seen = seen(&damaged, &reference);
+            let seen = seen(&disk, bit, When::AtRest, &right).unwrap();
             let is_told = exit == 1 && text.contains("state.redb: ");
             // Another format, or none.
             let is_told = is_told || exit == 78;

@@ -121,7 +121,7 @@ fn compact_of_damaged_data_says_so_and_removes_nothing() {
     let state = daemon.data().join("state.redb");
     fs::write(&state, "no state").unwrap();
     let done = compact(&daemon.data());
-    assert_eq!(done.exit, 1, "{done:?}");
+    assert_eq!(done.exit, 78, "{done:?}");
     assert!(done.stderr.contains(state.to_str().unwrap()), "{done:?}");
     assert_eq!(fs::read(&state).unwrap(), b"no state");
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use qd_protocol::Address;
 
+use crate::examples;
 use crate::units;
 use crate::verbs;
 
@@ -208,9 +209,21 @@ pub enum Verb {
 
 /// The grammar as clap's own structure.
 pub fn command() -> clap::Command {
-    Cli::command()
-        .mut_args(negative_is_a_value)
-        .mut_subcommands(|verb| verb.mut_args(negative_is_a_value))
+    Cli::command().mut_args(negative_is_a_value).mut_subcommands(|verb| {
+        let name = verb.get_name().to_owned();
+        with_examples(verb, &name).mut_args(negative_is_a_value).mut_subcommands(|action| {
+            let name = format!("{name} {}", action.get_name());
+            with_examples(action, &name).mut_args(negative_is_a_value)
+        })
+    })
+}
+
+/// The examples come first in the long help; the short one is short.
+fn with_examples(verb: clap::Command, name: &str) -> clap::Command {
+    match examples::of(name) {
+        Some(examples) => verb.before_long_help(examples),
+        None => verb,
+    }
 }
 
 /// `-1` and `-1s` for a number are told to be out of its range rather than to be no flag.

@@ -197,6 +197,15 @@ impl Failure {
         }
     }
 
+    /// The same, to say more in it.
+    pub fn refusal_mut(&mut self) -> Option<&mut Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::After { cause, .. } | Self::OfQueue { cause, .. } => cause.refusal_mut(),
+            _ => None,
+        }
+    }
+
     /// The queue that it is about, if it is about one.
     pub fn queue(&self) -> Option<&str> {
         match self {

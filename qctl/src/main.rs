@@ -14,6 +14,7 @@ mod definitions;
 mod demo;
 mod descriptors;
 mod document;
+mod examples;
 mod exit;
 mod input;
 mod output;

@@ -73,6 +73,46 @@ fn page_and_parser_have_the_same_verbs_and_flags() {
     assert!(unknown.is_empty(), "only in qctl(1): {unknown:?}");
 }
 
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    std::fs::read_to_string(&path).unwrap()
+}
+
+#[test]
+fn readme_has_every_verb() {
+    let readme = readme();
+    for (verb, _) in parser_flags() {
+        let does_something = verb != "server" && verb != "context" && !verb.is_empty();
+        let named = [format!("qctl {verb}"), format!("`{verb}`"), format!("`{verb} ")];
+        let is_there = named.iter().any(|name| readme.contains(name.as_str()));
+        assert!(is_there || !does_something, "{verb} is not in the README");
+    }
+}
+
+#[test]
+fn readme_has_no_flag_that_there_is_not() {
+    let daemon = Path::new(env!("CARGO_MANIFEST_DIR")).join("../man/qd.8");
+    let daemon = std::fs::read_to_string(daemon).unwrap();
+    let mut known: BTreeSet<String> = parser_flags().into_iter().map(|(_, flag)| flag).collect();
+    let items = daemon.lines().filter_map(|line| line.strip_prefix(".It Fl "));
+    known.extend(items.flat_map(|item| {
+        item.split_whitespace().filter_map(|word| word.strip_prefix('-')).map(str::to_owned)
+    }));
+    let readme = readme();
+    // Those of cargo are its own.
+    let lines = readme.lines().filter(|line| !line.contains("cargo "));
+    let mut found = 0;
+    for part in lines.flat_map(|line| line.split("--").skip(1)) {
+        let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(part.len());
+        let flag = part[..end].trim_end_matches('-');
+        if flag.starts_with(|c: char| c.is_ascii_lowercase()) {
+            assert!(known.contains(flag), "--{flag} of the README is no flag");
+            found += 1;
+        }
+    }
+    assert!(found > 50, "{found} flags were found");
+}
+
 #[test]
 fn page_has_every_exit_status() {
     let page = page();

@@ -5,6 +5,7 @@ use qd_protocol::verbs::{self, Describe};
 use qd_protocol::{ErrorCode, QueueName};
 
 use super::confirm::{confirm, held, may_ask};
+use super::meant::with_meant;
 use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Out, Record, Value, tell};
 use crate::session::Session;
@@ -56,6 +57,7 @@ impl Drop {
                     return Err(failure);
                 }
                 Err(failure) => {
+                    let failure = with_meant(session, failure).await;
                     tell(&failure, session.out.is_json());
                     if exit == Exit::Done {
                         exit = failure.exit();

@@ -17,6 +17,7 @@ mod headers;
 pub mod held;
 pub mod info;
 pub mod list;
+mod meant;
 mod message_flags;
 mod paged;
 pub mod pause;
@@ -41,6 +42,7 @@ mod watch;
 mod when;
 
 pub use confirm::messages;
+use meant::with_meant;
 
 use crate::args::Verb;
 use crate::exit::{Exit, Failure};
@@ -49,6 +51,13 @@ use crate::session::Session;
 
 /// Does what `verb` says, until a signal or `--timeout` ends it.
 pub async fn run(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
+    match run_to_its_end(verb, session).await {
+        Err(failure) => Err(with_meant(session, failure).await),
+        done => done,
+    }
+}
+
+async fn run_to_its_end(verb: Verb, session: &mut Session) -> Result<Exit, Failure> {
     if ends_by_itself(&verb) {
         return dispatch(verb, session).await;
     }

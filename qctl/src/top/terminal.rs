@@ -10,12 +10,13 @@ use std::sync::{Mutex, Once, PoisonError};
 use ratatui::Terminal;
 use ratatui::layout::Rect;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, dup};
+use rustix::io::dup;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::stdout;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::backend::Quiet;
+use crate::output::write_all;
 
 /// The other screen, without a cursor.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J";
@@ -115,24 +116,8 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         let result = write_all(stdout(), &self.bytes);
         self.bytes.clear();
-        result
+        Ok(result?)
     }
-}
-
-fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // Somebody else made the terminal that we share non-blocking.
-            Err(Errno::AGAIN) => {
-                let mut wait = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
-                let _ = poll(&mut wait, None);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,16 +4,14 @@
 //! the commands waiting. At most [`ROOM_BYTES`] of theirs wait. What is passed to one write is not
 //! mixed with anything else.
 
-use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::exit::Failure;
-use crate::output::{cannot_write, escape};
+use crate::output::{cannot_write, escape, write_all};
 
 /// Bytes of commands that may wait to be written.
 pub const ROOM_BYTES: usize = 1 << 20;
@@ -120,22 +118,6 @@ fn write_pieces(pieces: &Receiver<Piece>, room: &Semaphore, broken: &OnceLock<Fa
             }
         }
     }
-}
-
-fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // Somebody else made the terminal or pipe that we share non-blocking.
-            Err(Errno::AGAIN) => {
-                let mut wait = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
-                let _ = poll(&mut wait, None);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Cuts what one command writes to one stream into what may be passed on.
